@@ -1,0 +1,151 @@
+package audit
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// The values that the labels verb, user and resource have when the event gives none of its own.
+const (
+	// Other is a verb that is not Kubernetes' or HTTP's, a resource that no server is known to have, and the verb and
+	// user of a malformed line.
+	Other = "other"
+	// Unauthenticated is the user of a request that has none: it was refused (401), or not yet looked at.
+	Unauthenticated = "unauthenticated"
+	// NonResource is the resource of a request to a URL such as /healthz.
+	NonResource = "nonresource"
+	// Malformed is the resource of a line, or a piece of one, that is not one JSON object.
+	Malformed = "malformed"
+)
+
+// maxLabels is how many labels a stream may have: Loki's default max_label_names_per_series
+// (Loki pkg/validation/limits.go).
+const maxLabels = 15
+
+// Config is what all entries of an agent have in common.
+type Config struct {
+	Node    string            // label node; needed: it keeps two agents from writing to one stream
+	Cluster string            // label cluster; none if empty
+	Static  map[string]string // further labels, by name
+}
+
+// fixed gives the labels that do not depend on the event, or an error that names the label that Loki would refuse.
+func (c Config) fixed() (map[string]string, error) {
+	labels := map[string]string{
+		"job":          "kube-apiserver-audit",
+		"service_name": "kube-apiserver",
+		"node":         c.Node,
+	}
+	if c.Cluster != "" {
+		labels["cluster"] = c.Cluster
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Static)) {
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
+		labels[name] = c.Static[name]
+	}
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		if err := checkValue(name, labels[name]); err != nil {
+			return nil, err
+		}
+	}
+	if n := len(labels) + len(perEvent); n > maxLabels {
+		return nil, fmt.Errorf("%d labels, of which %d are yours: Loki takes at most %d", n, len(c.Static), maxLabels)
+	}
+	return labels, nil
+}
+
+// perEvent are the labels whose value depends on the event.
+var perEvent = []string{"verb", "user", "resource"}
+
+// checkName says why a static label cannot have a name.
+func checkName(name string) error {
+	for i, c := range []byte(name) {
+		letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return fmt.Errorf("label %q: a name is made of letters, digits and _, and does not begin with a digit", name)
+		}
+	}
+	ours := append([]string{"job", "service_name", "node", "cluster"}, perEvent...)
+	switch {
+	case name == "":
+		return fmt.Errorf("label %q: a label needs a name", name)
+	case strings.HasPrefix(name, "__"):
+		return fmt.Errorf("label %q: names that begin with __ are Loki's own", name)
+	case slices.Contains(ours, name):
+		return fmt.Errorf("label %q: auditferry sets this label itself", name)
+	case slices.Contains(metadataNames[:], name):
+		return fmt.Errorf("label %q: auditferry sets structured metadata of this name", name)
+	}
+	return nil
+}
+
+// checkValue says why a label cannot have a value.
+func checkValue(name, value string) error {
+	switch {
+	case value == "":
+		return fmt.Errorf("label %q: the value is empty", name)
+	case len(value) > maxValue:
+		return fmt.Errorf("label %q: the value has %d bytes, Loki takes at most %d", name, len(value), maxValue)
+	case !utf8.ValidString(value) || strings.Contains(value, replacement):
+		return fmt.Errorf("label %q: the value is not UTF-8", name)
+	}
+	return nil
+}
+
+// verbLabel gives the label of a verb: one that Kubernetes knows or a lower-cased standard HTTP method (what
+// kube-apiserver writes for non-resource URLs), else Other. It never allocates.
+func verbLabel(verb []byte) string {
+	switch string(verb) {
+	case "get":
+		return "get"
+	case "list":
+		return "list"
+	case "watch":
+		return "watch"
+	case "create":
+		return "create"
+	case "update":
+		return "update"
+	case "patch":
+		return "patch"
+	case "delete":
+		return "delete"
+	case "deletecollection":
+		return "deletecollection"
+	case "head":
+		return "head"
+	case "post":
+		return "post"
+	case "put":
+		return "put"
+	case "connect":
+		return "connect"
+	case "options":
+		return "options"
+	case "trace":
+		return "trace"
+	}
+	return Other
+}
+
+// nodeUser is the label of all kubelets, and with a colon what their user names begin with.
+const nodeUser = "system:node"
+
+// appendUser appends the label of a user name; plain says that the name is known to be ASCII.
+func appendUser(dst, username []byte, plain bool) []byte {
+	switch {
+	case len(username) == 0:
+		return append(dst, Unauthenticated...)
+	case len(username) > len(nodeUser) && username[len(nodeUser)] == ':' && bytes.HasPrefix(username, []byte(nodeUser)):
+		return append(dst, nodeUser...)
+	case plain && len(username) <= maxValue:
+		return append(dst, username...)
+	}
+	return appendValue(dst, username)
+}

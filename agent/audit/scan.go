@@ -1,0 +1,272 @@
+package audit
+
+// maxDepth is how deep objects and arrays may nest, the outermost included: encoding/json's maxNestingDepth.
+const maxDepth = 10000
+
+// scanner walks over one line of JSON. Its methods start at the byte at and move it past what they read. After a fault
+// bad is set, at is the offset of the fault, and nextKey and usual give false; the others are not to be called.
+type scanner struct {
+	line []byte
+	at   int
+	bad  bool
+	// outer holds, 64 at a time, whether each open container beyond the innermost 64 is an object.
+	outer [maxDepth/64 + 1]uint64
+	key   []byte // the last key that held escapes, decoded
+}
+
+func (s *scanner) fail(at int) {
+	s.at, s.bad = at, true
+}
+
+// peek gives the next byte that is not white space and moves to it; at the end of the line it faults and gives 0.
+func (s *scanner) peek() byte {
+	i := skipSpace(s.line, s.at)
+	if i == len(s.line) {
+		s.fail(i)
+		return 0
+	}
+	s.at = i
+	return s.line[i]
+}
+
+// usual moves past what kube-apiserver usually writes here, if it stands here and a value follows at once.
+func (s *scanner) usual(text string) bool {
+	end := s.at + len(text)
+	if s.bad || end >= len(s.line) || string(s.line[s.at:end]) != text || s.line[end] <= ' ' {
+		return false
+	}
+	s.at = end
+	return true
+}
+
+// firstKey enters the object at which the scanner stands and gives its first key, as nextKey does.
+func (s *scanner) firstKey() ([]byte, bool) {
+	s.at++
+	switch s.peek() {
+	case '"':
+		return s.readKey()
+	case '}':
+		s.at++
+	default:
+		s.fail(s.at)
+	}
+	return nil, false
+}
+
+// nextKey goes from the end of a value to the next member of the same object: it gives the decoded key, valid until
+// the next one, and stands at the value. It gives false after the end of the object, and on a fault.
+func (s *scanner) nextKey() ([]byte, bool) {
+	if s.bad {
+		return nil, false
+	}
+	switch s.peek() {
+	case ',':
+		s.at++
+		if s.peek() == '"' {
+			return s.readKey()
+		}
+	case '}':
+		s.at++
+		return nil, false
+	}
+	s.fail(s.at)
+	return nil, false
+}
+
+func (s *scanner) readKey() ([]byte, bool) {
+	start := s.at + 1
+	end := plainEnd(s.line, start)
+	if end+1 < len(s.line) && s.line[end] == '"' && s.line[end+1] == ':' {
+		s.at = end + 2
+		s.peek()
+		return s.line[start:end], !s.bad
+	}
+	next := longStringEnd(s.line, end)
+	if next < 0 {
+		s.fail(^next)
+		return nil, false
+	}
+	s.key = unquote(s.key[:0], s.line[start:next-1])
+	s.at = next
+	if s.peek() != ':' {
+		s.fail(s.at)
+		return nil, false
+	}
+	s.at++
+	s.peek()
+	return s.key, !s.bad
+}
+
+// skip passes over the value at which the scanner stands, which lies inside of depth containers.
+func (s *scanner) skip(depth int) {
+	if end := s.skipValue(s.at, maxDepth-depth); end < 0 {
+		s.fail(^end)
+	} else {
+		s.at = end
+	}
+}
+
+// skipValue passes over the value that begins at b[i] and may nest up to limit deep. It gives the offset after it, or
+// the complement of the offset of the fault. It is most of what the agent does: bodies are most of a log.
+func (s *scanner) skipValue(i, limit int) int {
+	b := s.line
+	depth := 0
+	inside := uint64(0) // the innermost containers, the last in bit 0: 1 is an object
+
+value:
+	if i >= len(b) {
+		return ^i
+	}
+	switch c := b[i]; c {
+	case '"':
+		if i = stringEnd(b, i+1); i < 0 {
+			return i
+		}
+	case '{', '[':
+		if depth == limit {
+			return ^i
+		}
+		if depth&63 == 0 {
+			s.outer[depth>>6] = inside
+		}
+		depth++
+		inside = inside<<1 | uint64(c>>5&1) // '{' is 0x7b, '[' is 0x5b
+		if i = skipSpace(b, i+1); i == len(b) {
+			return ^i
+		}
+		if b[i] == c+2 { // the closing bracket
+			goto closing
+		}
+		if c == '{' {
+			goto key
+		}
+		goto value
+	default:
+		if i = skipScalar(b, i); i < 0 {
+			return i
+		}
+	}
+
+after:
+	if depth == 0 {
+		return i
+	}
+	if i < len(b) && b[i] <= ' ' {
+		i = skipSpace(b, i)
+	}
+	if i >= len(b) {
+		return ^i
+	}
+	if b[i] == ',' {
+		i++
+		if i < len(b) && b[i] <= ' ' {
+			i = skipSpace(b, i)
+		}
+		if inside&1 == 0 {
+			goto value
+		}
+		goto key
+	}
+	if b[i] != ']'|byte(inside&1)<<5 {
+		return ^i
+	}
+
+closing:
+	i++
+	depth--
+	inside >>= 1
+	if depth&63 == 0 {
+		inside = s.outer[depth>>6]
+	}
+	goto after
+
+key:
+	if i = keyEnd(b, i); i < 0 {
+		return i
+	}
+	goto value
+}
+
+// keyEnd passes over a key and its colon. It gives the offset of the value, or the complement of that of the fault.
+func keyEnd(b []byte, i int) int {
+	if i >= len(b) || b[i] != '"' {
+		return ^i
+	}
+	if i = stringEnd(b, i+1); i < 0 {
+		return i
+	}
+	if i+1 < len(b) && b[i] == ':' && b[i+1] > ' ' {
+		return i + 1
+	}
+	if i = skipSpace(b, i); i == len(b) || b[i] != ':' {
+		return ^i
+	}
+	return skipSpace(b, i+1)
+}
+
+// skipSpace gives the offset of the first byte from i on that is not JSON white space.
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\r' || b[i] == '\n') {
+		i++
+	}
+	return i
+}
+
+// skipScalar passes over a number, true, false or null.
+func skipScalar(b []byte, i int) int {
+	switch b[i] {
+	case 't':
+		return skipWord(b, i, "true")
+	case 'f':
+		return skipWord(b, i, "false")
+	case 'n':
+		return skipWord(b, i, "null")
+	}
+	return skipNumber(b, i)
+}
+
+func skipWord(b []byte, i int, word string) int {
+	if len(b)-i < len(word) || string(b[i:i+len(word)]) != word {
+		return ^i
+	}
+	return i + len(word)
+}
+
+func skipNumber(b []byte, i int) int {
+	if b[i] == '-' {
+		i++
+	}
+	switch {
+	case i < len(b) && b[i] == '0':
+		i++
+	default:
+		if i = skipDigits(b, i); i < 0 {
+			return i
+		}
+	}
+	if i < len(b) && b[i] == '.' {
+		if i = skipDigits(b, i+1); i < 0 {
+			return i
+		}
+	}
+	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
+		}
+		return skipDigits(b, i)
+	}
+	return i
+}
+
+// skipDigits passes over one digit or more.
+func skipDigits(b []byte, i int) int {
+	start := i
+	for i < len(b) && b[i]-'0' < 10 {
+		i++
+	}
+	if i == start {
+		return ^i
+	}
+	return i
+}
