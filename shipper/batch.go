@@ -1,0 +1,170 @@
+package shipper
+
+import (
+	"time"
+	"unsafe"
+
+	"github.com/grafana/loki/pkg/push"
+)
+
+const (
+	// chunkSize is that of the arena's chunks: small enough that a batch of 1 MiB wastes little at its end.
+	chunkSize = 128 << 10
+	// What a batch keeps over Reset; what an unusual batch needed beyond is let go.
+	keptChunks  = 12
+	keptEntries = 8 << 10
+	keptFields  = 16 * keptEntries
+	keptStreams = 4 << 10
+	keptBody    = 1 << 20
+)
+
+// A Field is one name and value of an entry's structured metadata.
+type Field struct {
+	Name  string
+	Value []byte
+}
+
+// An Entry is one log line for Loki. Stream is its label set in Loki's text form, such as `{job="x", verb="get"}`.
+type Entry struct {
+	Stream   string
+	Time     time.Time
+	Line     []byte
+	Metadata []Field
+}
+
+// A stream is the labels of some entries of a batch; once grouped, they are entries first to first+count.
+type stream struct {
+	labels       string
+	first, count int
+}
+
+// A Batch collects entries for one push. The zero Batch is empty and ready for use. Lines and values are copied into chunks
+// of memory that Reset keeps, and the strings of push.Entry are views of it, so adding costs one copy and, once the batch
+// has been filled before, no allocation. A Batch is not safe for concurrent use.
+type Batch struct {
+	arena   arena
+	entries []push.Entry // in the order of Add
+	member  []int32      // entries[i] belongs to streams[member[i]]
+	fields  []push.LabelAdapter
+	streams []stream
+	index   map[string]int32 // by labels, into streams
+	bytes   int
+
+	grouped []push.Entry // entries in the order of streams; see group
+	body    []byte       // the bytes of the push, as long as it is tried
+}
+
+// Add appends e. It keeps no slice of e: line and values are copied; the strings (stream, field names) are kept as they are.
+func (b *Batch) Add(e Entry) {
+	first := len(b.fields)
+	for _, f := range e.Metadata {
+		b.fields = append(b.fields, push.LabelAdapter{Name: f.Name, Value: b.arena.copy(f.Value)})
+		b.bytes += len(f.Name) + len(f.Value)
+	}
+	last := len(b.fields)
+	b.entries = append(b.entries, push.Entry{
+		Timestamp:          e.Time,
+		Line:               b.arena.copy(e.Line),
+		StructuredMetadata: b.fields[first:last:last],
+	})
+	b.bytes += len(e.Line)
+
+	i, known := b.index[e.Stream]
+	if !known {
+		if b.index == nil {
+			b.index = make(map[string]int32)
+		}
+		i = int32(len(b.streams))
+		b.index[e.Stream] = i
+		b.streams = append(b.streams, stream{labels: e.Stream})
+	}
+	b.streams[i].count++
+	b.member = append(b.member, i)
+}
+
+// Len returns the number of entries.
+func (b *Batch) Len() int { return len(b.entries) }
+
+// Bytes returns the bytes of lines and structured metadata (names and values), as they were added. Labels do not count.
+func (b *Batch) Bytes() int { return b.bytes }
+
+// Reset empties b and keeps its memory, up to what an ordinary batch needs.
+func (b *Batch) Reset() {
+	b.arena.reset()
+	b.entries = emptied(b.entries, keptEntries)
+	b.grouped = emptied(b.grouped, keptEntries)
+	b.member = emptied(b.member, keptEntries)
+	b.fields = emptied(b.fields, keptFields)
+	b.body = emptied(b.body, keptBody)
+	if len(b.streams) > keptStreams {
+		b.index = nil
+	}
+	clear(b.index)
+	b.streams = emptied(b.streams, keptStreams)
+	b.bytes = 0
+}
+
+// group orders the entries by stream, each stream's in the order of Add, so that a push and any half of it is a range of
+// grouped. It is called once the batch is complete.
+func (b *Batch) group() {
+	first := 0
+	for i := range b.streams {
+		s := &b.streams[i]
+		s.first = first
+		first += s.count
+		s.count = 0
+	}
+	if cap(b.grouped) < len(b.entries) {
+		b.grouped = make([]push.Entry, len(b.entries), cap(b.entries))
+	}
+	b.grouped = b.grouped[:len(b.entries)]
+	for i, e := range b.entries {
+		s := &b.streams[b.member[i]]
+		b.grouped[s.first+s.count] = e
+		s.count++
+	}
+}
+
+// emptied is s with length 0; its elements are zeroed, so that they hold no memory, and it is nil if its capacity is over kept.
+func emptied[T any](s []T, kept int) []T {
+	if cap(s) > kept {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}
+
+// An arena hands out strings in a few big chunks. A longer string than a chunk gets memory of its own, which goes with reset.
+type arena struct {
+	chunks [][]byte // each with capacity chunkSize
+	used   int      // chunks[:used] are filled, the last of them to its length
+}
+
+func (a *arena) copy(p []byte) string {
+	switch {
+	case len(p) == 0:
+		return ""
+	case len(p) > chunkSize:
+		return string(p)
+	case a.used == 0 || len(p) > chunkSize-len(a.chunks[a.used-1]):
+		if a.used == len(a.chunks) {
+			a.chunks = append(a.chunks, make([]byte, 0, chunkSize))
+		}
+		a.used++
+	}
+	c := &a.chunks[a.used-1]
+	start := len(*c)
+	*c = append(*c, p...) // never beyond its capacity, so what was handed out stays where it is
+	return unsafe.String(&(*c)[start], len(p))
+}
+
+func (a *arena) reset() {
+	if len(a.chunks) > keptChunks {
+		clear(a.chunks[keptChunks:])
+		a.chunks = a.chunks[:keptChunks]
+	}
+	for i := range a.chunks {
+		a.chunks[i] = a.chunks[i][:0]
+	}
+	a.used = 0
+}

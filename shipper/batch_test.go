@@ -1,0 +1,175 @@
+package shipper
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang/snappy"
+	"github.com/grafana/loki/pkg/push"
+)
+
+func decoded(t *testing.T, body []byte) push.PushRequest {
+	t.Helper()
+	plain, err := snappy.Decode(nil, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var request push.PushRequest
+	if err := request.Unmarshal(plain); err != nil {
+		t.Fatal(err)
+	}
+	return request
+}
+
+// shown writes a push as one line: each stream with its entries.
+func shown(request push.PushRequest) string {
+	var b strings.Builder
+	for _, s := range request.Streams {
+		fmt.Fprintf(&b, "%s:", s.Labels)
+		for _, e := range s.Entries {
+			fmt.Fprintf(&b, " %s@%d", e.Line, e.Timestamp.Nanosecond())
+			for _, m := range e.StructuredMetadata {
+				fmt.Fprintf(&b, ",%s=%s", m.Name, m.Value)
+			}
+		}
+		b.WriteString("; ")
+	}
+	return b.String()
+}
+
+func TestEncodeRangesOfABatch(t *testing.T) {
+	var b Batch
+	var e encoder
+	line := []byte("x")
+	for round := range 3 { // a batch that was used before gives the same
+		for i, stream := range []string{"A", "B", "A", "C", "B", "A"} {
+			line[0] = byte('0' + i)
+			b.Add(Entry{Stream: stream, Time: time.Unix(0, int64(i)), Line: line, Metadata: []Field{{"m", line}}})
+		}
+		line[0] = '!' // what was added is a copy
+		if b.Len() != 6 || b.Bytes() != 6+2*6 {
+			t.Errorf("round %d: %d entries, %d bytes", round, b.Len(), b.Bytes())
+		}
+		b.group()
+		for _, row := range []struct {
+			lo, hi int
+			want   string
+		}{
+			{0, 6, "A: 0@0,m=0 2@2,m=2 5@5,m=5; B: 1@1,m=1 4@4,m=4; C: 3@3,m=3; "},
+			{0, 2, "A: 0@0,m=0 2@2,m=2; "},
+			{2, 4, "A: 5@5,m=5; B: 1@1,m=1; "},
+			{5, 6, "C: 3@3,m=3; "},
+		} {
+			if err := e.encode(&b, row.lo, row.hi); err != nil {
+				t.Fatal(err)
+			}
+			if got := shown(decoded(t, b.body)); got != row.want {
+				t.Errorf("round %d, %d to %d: %s, want %s", round, row.lo, row.hi, got, row.want)
+			}
+		}
+		b.Reset()
+		if b.Len() != 0 || b.Bytes() != 0 {
+			t.Errorf("after Reset: %d entries, %d bytes", b.Len(), b.Bytes())
+		}
+	}
+}
+
+// Lines of any length come out as they went in, also across chunks.
+func TestLinesOfAnyLength(t *testing.T) {
+	var b Batch
+	var e encoder
+	var want [][]byte
+	for i, n := range []int{0, 1, chunkSize - 1, 1, 1, chunkSize, chunkSize + 1, 3 << 20, 0, 5000, chunkSize / 2, chunkSize / 2, chunkSize / 2} {
+		line := bytes.Repeat([]byte{byte('a' + i)}, n)
+		want = append(want, bytes.Clone(line))
+		b.Add(Entry{Stream: "{}", Time: testTime, Line: line})
+		clear(line)
+	}
+	b.group()
+	if err := e.encode(&b, 0, b.Len()); err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range decoded(t, b.body).Streams[0].Entries {
+		if got.Line != string(want[i]) {
+			t.Errorf("line %d of %d bytes came out with %d bytes, or others", i, len(want[i]), len(got.Line))
+		}
+	}
+	for i, chunk := range b.arena.chunks {
+		if cap(chunk) != chunkSize {
+			t.Errorf("chunk %d has grown to %d bytes", i, cap(chunk))
+		}
+	}
+	if cap(e.plain)+cap(e.packed) > keptScratch {
+		t.Errorf("the encoder keeps %d bytes", cap(e.plain)+cap(e.packed))
+	}
+}
+
+func TestResetLetsGo(t *testing.T) {
+	var b Batch
+	line := bytes.Repeat([]byte("x"), chunkSize)
+	for i := range 10 * keptChunks {
+		b.Add(Entry{Stream: fmt.Sprint(i), Line: line})
+	}
+	for i := range 2 * keptEntries {
+		b.Add(Entry{Stream: fmt.Sprint(i)})
+	}
+	b.group()
+	b.Reset()
+	if len(b.arena.chunks) > keptChunks || cap(b.entries) > keptEntries || cap(b.grouped) > keptEntries || b.index != nil {
+		t.Errorf("kept %d chunks, %d entries, %d grouped, %d streams", len(b.arena.chunks), cap(b.entries), cap(b.grouped), len(b.index))
+	}
+}
+
+// fill adds about 1 MiB in lines of about 1 KB to 200 streams, from memory that is used again, as the agent does.
+func fill(b *Batch, line []byte, metadata []Field, streams []string) {
+	for i := 0; b.Bytes() < 1<<20; i++ {
+		b.Add(Entry{Stream: streams[i%len(streams)], Time: testTime, Line: line, Metadata: metadata})
+	}
+}
+
+func filling() (line []byte, metadata []Field, streams []string) {
+	for i := range 200 {
+		streams = append(streams, fmt.Sprintf(`{job="kube-apiserver-audit", user="u%d"}`, i))
+	}
+	for i := range 10 {
+		metadata = append(metadata, Field{fmt.Sprint("name", i), []byte("some value of it")})
+	}
+	return bytes.Repeat([]byte(`{"kind":"Event"},`), 56), metadata, streams
+}
+
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	var b Batch
+	var e encoder
+	line, metadata, streams := filling()
+	round := func() {
+		fill(&b, line, metadata, streams)
+		b.group()
+		if err := e.encode(&b, 0, b.Len()); err != nil {
+			t.Fatal(err)
+		}
+		b.Reset()
+	}
+	round()
+	if allocs := testing.AllocsPerRun(20, round); allocs > 8 {
+		t.Errorf("%v allocations for a batch of 1 MiB", allocs)
+	}
+}
+
+func BenchmarkBatch(b *testing.B) {
+	var batch Batch
+	var e encoder
+	line, metadata, streams := filling()
+	b.ReportAllocs()
+	b.SetBytes(1 << 20)
+	for b.Loop() {
+		fill(&batch, line, metadata, streams)
+		batch.group()
+		if err := e.encode(&batch, 0, batch.Len()); err != nil {
+			b.Fatal(err)
+		}
+		batch.Reset()
+	}
+}

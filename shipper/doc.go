@@ -1,0 +1,31 @@
+// Package shipper takes log entries to Loki: batches, encoding, pushes, retries, what a status means, dead letters.
+//
+//	client, err := shipper.New(shipper.Config{URL: "http://loki:3100", DeadLetterFile: "…/dead-letter.jsonl"})
+//	queue := client.NewQueue(path)     // one for each followed path
+//	batch := queue.Batch()
+//	batch.Add(entry)                   // until batch.Bytes() is enough, or it is old enough
+//	queue.Send(ctx, batch, func() { commit(end) })
+//	…
+//	queue.Drain(ctx)
+//
+// # What an acknowledgement is worth
+//
+// The function given to Send is called when each entry of the batch, and of all batches sent before it, is stored by Loki
+// or lies fsynced in the dead-letter file; in the order of Send, one call at a time. Nothing else calls it: a position that
+// moves only there is never past what is safe. A crash between the two is a repeat, of at most Config.InFlight batches,
+// because a batch holds its place until it is acknowledged, not until its push ends.
+//
+// There is no time limit and no give-up: what can end differently is tried again for as long as it takes, and meanwhile
+// Send blocks, the caller stops reading, and memory stays bounded. Only an entry that Loki refuses for good, alone in its
+// request, leaves the queue by the other door, the dead-letter file; and if that is full or cannot be written, not even that.
+//
+// # Where to read
+//
+//	batch.go       entries, grouped by stream, in memory that is used again
+//	encode.go      protobuf and snappy, once for each push, not once for each attempt
+//	queue.go       pushes in flight, acknowledgement in order, backpressure, drain
+//	retry.go       one batch until it is settled: attempts, pauses, halving
+//	answer.go      what an answer of Loki means (DESIGN section 7)
+//	deadletter.go  what Loki refuses for good
+//	health.go      whether pushes go through: one log line at each change, and Client.State
+package shipper

@@ -1,0 +1,190 @@
+package shipper
+
+import (
+	"context"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+const (
+	// troubleAfter attempts in a row that fail for the time being are trouble; fewer are a hiccup that nobody needs to know.
+	troubleAfter = 3
+	// halveAfter answers 429 in a row, a push is halved: it may be larger than the burst that the limit allows, and then no
+	// pause is long enough. The answer does not say what the burst is.
+	halveAfter = 3
+)
+
+// A span is entries lo to hi of a grouped batch.
+type span struct{ lo, hi int }
+
+func (s span) len() int { return s.hi - s.lo }
+
+// A delivery takes one batch to where each of its entries is stored or lies in the dead-letter file. What is refused or
+// too large is halved and pushed again until the refused entries are alone: Loki drops what it has already as repeats.
+type delivery struct {
+	client   *Client
+	batch    *Batch
+	pauses   *backoff.ExponentialBackOff
+	failures int // attempts in a row
+	refused  refusedEntries
+	bug      bool // 422 was logged
+}
+
+// refusedEntries are the dead letters of a batch.
+type refusedEntries struct {
+	count  int
+	reason string // of the last one
+	mixed  bool   // not all for the same reason
+	words  string // Loki's, for the last one
+}
+
+func newDelivery(c *Client, b *Batch) *delivery {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval = c.cfg.BackoffMin
+	pauses.MaxInterval = c.cfg.BackoffMax
+	pauses.Multiplier = 2
+	return &delivery{client: c, batch: b, pauses: pauses}
+}
+
+// run ends when all is settled, or with the error of ctx.
+func (d *delivery) run(ctx context.Context) error {
+	defer d.client.health.abandon(d) // of no effect after a success
+	d.batch.group()
+	todo := []span{{0, d.batch.Len()}}
+	for len(todo) > 0 {
+		s := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if s.len() == 0 {
+			continue
+		}
+		settled, err := d.push(ctx, s)
+		if err != nil {
+			return err
+		}
+		if !settled {
+			middle := s.lo + s.len()/2
+			todo = append(todo, span{middle, s.hi}, span{s.lo, middle})
+		}
+	}
+	return nil
+}
+
+// push tries s until it is settled, or until it is to be halved (false).
+func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
+	encodingErr := d.client.encoder.encode(d.batch, s.lo, s.hi)
+	for limits := 0; ; {
+		a := answer{meaning: refused}
+		if encodingErr != nil {
+			a.words = encodingErr.Error()
+		} else {
+			a = d.client.post(ctx, d.batch.body)
+		}
+		if ctx.Err() != nil && a.meaning != stored {
+			return false, ctx.Err()
+		}
+		switch a.meaning {
+		case stored:
+			d.client.metrics.acknowledged(d.batch, s)
+			d.progress()
+			return true, nil
+		case refused, tooLarge:
+			d.noteBug(a)
+			if s.len() > 1 {
+				d.progress()
+				return false, nil
+			}
+			err := d.bury(s.lo, a)
+			if err == nil {
+				d.progress()
+				return true, nil
+			}
+			d.client.health.begin(d, "dead_letter", err.Error()+"; Loki refuses an entry: "+a.words)
+		default:
+			d.fail(a)
+		}
+		if a.meaning == limited {
+			limits++
+		} else {
+			limits = 0
+		}
+		if err := d.pause(ctx, a); err != nil {
+			return false, err
+		}
+		if limits >= halveAfter && s.len() > 1 {
+			return false, nil
+		}
+	}
+}
+
+// progress notes that Loki has decided about entries, one way or the other.
+func (d *delivery) progress() {
+	d.failures = 0
+	d.pauses.Reset()
+	d.client.health.end(d)
+}
+
+// fail notes an attempt that is to be made again, and says so once that is worth saying.
+func (d *delivery) fail(a answer) {
+	d.failures++
+	reason := "unavailable"
+	switch a.meaning {
+	case limited:
+		reason = "rate_limited"
+	case notStored:
+		reason = "not_stored"
+	case misconfigured:
+		reason = "http_" + a.code()
+	}
+	transient := a.meaning == limited || a.meaning == unavailable
+	if !transient || d.failures >= troubleAfter {
+		d.client.health.begin(d, reason, a.words)
+	}
+}
+
+// pause waits before the next attempt: longer and longer while Loki is away or limits, the longest pause at once where only
+// a person can help, and never shorter than Loki demands.
+func (d *delivery) pause(ctx context.Context, a answer) error {
+	wait := d.pauses
+	switch a.meaning {
+	case misconfigured, refused, tooLarge:
+		wait = &backoff.ExponentialBackOff{InitialInterval: d.client.cfg.BackoffMax, MaxInterval: d.client.cfg.BackoffMax,
+			Multiplier: 1, RandomizationFactor: backoff.DefaultRandomizationFactor}
+	}
+	d.client.metrics.retries.Inc()
+	return d.client.sleep(ctx, max(wait.NextBackOff(), a.after))
+}
+
+// bury writes entry i to the dead-letter file and counts it.
+func (d *delivery) bury(i int, a answer) error {
+	c := d.client
+	labels := ""
+	for _, s := range d.batch.streams {
+		if s.first <= i && i < s.first+s.count {
+			labels = s.labels
+			break
+		}
+	}
+	letter := newDeadLetter(c.now(), labels, d.batch.grouped[i], a)
+	err := c.letters.write(letter)
+	c.metrics.deadLetterBytes.Set(float64(c.letters.size()))
+	if err != nil {
+		return err
+	}
+	c.metrics.dropped.WithLabelValues(letter.Reason).Inc()
+	r := &d.refused
+	r.mixed = r.mixed || r.count > 0 && r.reason != letter.Reason
+	r.count++
+	r.reason, r.words = letter.Reason, a.words
+	return nil
+}
+
+// noteBug logs an answer that only a bug of ours can bring about, once for a batch.
+func (d *delivery) noteBug(a answer) {
+	if a.status != 422 || d.bug {
+		return
+	}
+	d.bug = true
+	d.client.cfg.Logger.Error("Loki cannot make sense of a push; please report this bug", "answer", a.words,
+		"entries", d.batch.Len(), "time", d.client.now().UTC().Format(time.RFC3339))
+}
