@@ -1,6 +1,7 @@
 package shipper
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -58,7 +59,7 @@ func read(r *http.Response, now time.Time) answer {
 	if err == nil {
 		_, err = io.CopyN(io.Discard, r.Body, maxDrained)
 	}
-	if err != nil && err != io.EOF && r.StatusCode/100 == 2 {
+	if err != nil && !errors.Is(err, io.EOF) && r.StatusCode/100 == 2 {
 		return noAnswer(fmt.Errorf("reading the answer %d: %w", r.StatusCode, err))
 	}
 	body := strings.ToValidUTF8(strings.Join(strings.Fields(string(text)), " "), "\uFFFD")

@@ -186,7 +186,7 @@ func TestDrainGivesUpDuringAPause(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.Answer(func(lokitest.Request) lokitest.Reply { return lokitest.Refused(401, "") })
 	paused := make(chan struct{}, 1)
-	r.client.sleep = func(ctx context.Context, d time.Duration) error {
+	r.client.sleep = func(ctx context.Context, _ time.Duration) error {
 		paused <- struct{}{}
 		return sleep(ctx, time.Hour)
 	}

@@ -1,6 +1,7 @@
 package shipper
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -247,13 +248,13 @@ func TestStateWhileInTrouble(t *testing.T) {
 		lokitest.Refused(401, "no org id"), lokitest.Refused(503, "x"), withHeader(lokitest.Refused(302, ""), "Location", "https://sso.example/login?token=secret"))
 	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
 		state := ""
-		if err := r.client.State(); err != nil {
-			state = err.(*Trouble).Reason
+		if trouble, ok := errors.AsType[*Trouble](r.client.State()); ok {
+			state = trouble.Reason
 			if r.metric("loki_up", "") != 0 {
 				t.Error("loki_up is not 0")
 			}
-			if !strings.Contains(err.Error(), "Loki at http://127.0.0.1:") || strings.Contains(err.Error(), "secret") {
-				t.Errorf("state %q", err)
+			if !strings.Contains(trouble.Error(), "Loki at http://127.0.0.1:") || strings.Contains(trouble.Error(), "secret") {
+				t.Errorf("state %q", trouble)
 			}
 		}
 		states = append(states, state)

@@ -125,7 +125,7 @@ func (o oracle) labels() (verb, user, resource string) {
 	if !o.ok {
 		return "other", "other", "malformed"
 	}
-	verb, user, resource = o.verb, lokiHolds(o.username), o.resource
+	verb, user = o.verb, lokiHolds(o.username)
 	if !knownVerb.MatchString(verb) {
 		verb = "other"
 	}
