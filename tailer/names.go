@@ -1,0 +1,67 @@
+package tailer
+
+import (
+	"cmp"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// backupTime is how lumberjack writes the time of a rotation, in UTC, into the name of a backup.
+const backupTime = "2006-01-02T15-04-05.000"
+
+// rank places a file in the chain of its path: numbered backups first (logrotate's, the highest number is the oldest),
+// then backups with a time in their name (lumberjack's), then the active file. The two kinds of backup do not occur
+// together in practice; where they do, nothing tells their order.
+type rank struct {
+	kind   int
+	number int
+	time   time.Time
+}
+
+const (
+	numbered = iota
+	timed
+	active
+)
+
+func (r rank) compare(o rank) int {
+	return cmp.Or(cmp.Compare(r.kind, o.kind), cmp.Compare(o.number, r.number), r.time.Compare(o.time))
+}
+
+// namer recognises the names of the files of one audit log path.
+type namer struct {
+	base   string // of the path: audit.log
+	prefix string // of a lumberjack backup: audit-
+	ext    string // .log
+}
+
+func newNamer(path string) namer {
+	base := filepath.Base(path)
+	ext := filepath.Ext(base)
+	return namer{base: base, prefix: strings.TrimSuffix(base, ext) + "-", ext: ext}
+}
+
+// parse gives the stem of a file name (without .gz, so that a backup keeps it when it is compressed), whether it ends
+// in .gz, and its rank. Not ok: the file is none of this path's (OpenShift keeps termination.log beside audit.log).
+func (n namer) parse(name string) (stem string, gz bool, r rank, ok bool) {
+	if name == n.base {
+		return name, false, rank{kind: active}, true
+	}
+	stem, gz = strings.CutSuffix(name, ".gz")
+	if number, found := strings.CutPrefix(stem, n.base+"."); found {
+		i, err := strconv.Atoi(number)
+		return stem, gz, rank{kind: numbered, number: i}, err == nil && i >= 0
+	}
+	stamp, found := strings.CutPrefix(stem, n.prefix)
+	if !found {
+		return "", false, rank{}, false
+	}
+	stamp, found = strings.CutSuffix(stamp, n.ext)
+	if !found {
+		return "", false, rank{}, false
+	}
+	t, err := time.Parse(backupTime, stamp)
+	return stem, gz, rank{kind: timed, time: t}, err == nil
+}

@@ -1,0 +1,152 @@
+package tailer
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/auditferry/auditferry/positions"
+)
+
+// observer tells people what happens to one path, by metric and by log. A state is logged when it changes, not at
+// every look.
+type observer struct {
+	logger     *slog.Logger
+	registerer prometheus.Registerer // nil for none
+	collectors []prometheus.Collector
+
+	gaps, lostFiles, lostBytes, truncations, damages, rotations prometheus.Counter
+	unreadable                                                  prometheus.Gauge
+
+	mu       sync.Mutex
+	readErr  string
+	watchErr string
+	scanErr  string
+}
+
+func newObserver(path string, logger *slog.Logger, reg prometheus.Registerer) *observer {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "auditferry_" + name, Help: help, ConstLabels: prometheus.Labels{"path": path},
+		})
+	}
+	o := &observer{
+		logger:     logger,
+		registerer: reg,
+		gaps: counter("gaps_total",
+			"Times that events were missing between two that were read: a file was deleted before it was read."),
+		lostFiles:   counter("lost_files_total", "Files that were deleted before they were read."),
+		lostBytes:   counter("lost_bytes_total", "Bytes on disk of files that were deleted before they were read."),
+		truncations: counter("truncations_total", "Times that the file in hand was truncated by somebody else."),
+		damages:     counter("damaged_files_total", "Compressed backups that could not be unpacked to their end."),
+		rotations:   counter("rotations_total", "Files read to their end."),
+		unreadable: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "auditferry_unreadable", ConstLabels: prometheus.Labels{"path": path},
+			Help: "1 while the audit log or its directory cannot be read.",
+		}),
+	}
+	o.collectors = []prometheus.Collector{
+		o.gaps, o.lostFiles, o.lostBytes, o.truncations, o.damages, o.rotations, o.unreadable,
+	}
+	if reg != nil {
+		reg.MustRegister(o.collectors...)
+	}
+	return o
+}
+
+// unregister lets the same path be followed again in this process.
+func (o *observer) unregister() {
+	if o.registerer == nil {
+		return
+	}
+	for _, c := range o.collectors {
+		o.registerer.Unregister(c)
+	}
+}
+
+// gap says that the file of the last acknowledged event is gone.
+func (o *observer) gap(from positions.Position) {
+	o.gaps.Inc()
+	o.logger.Error("gap: the file of the last acknowledged event is gone; going on with what was rotated after it",
+		"file", from.Name, "last_event", from.EventTime)
+}
+
+// lost says that a file was deleted before it was read.
+func (o *observer) lost(l *link, why string) {
+	o.gaps.Inc()
+	o.lostFiles.Inc()
+	o.lostBytes.Add(float64(l.stored()))
+	o.logger.Error("gap: a backup is gone that was not read", "file", l.name(), "bytes", l.stored(), "why", why)
+}
+
+func (o *observer) truncated() {
+	o.truncations.Inc()
+	o.logger.Warn("the audit log was truncated in place, which can lose events: let kube-apiserver rotate it")
+}
+
+func (o *observer) damaged(name string, err error) {
+	o.damages.Inc()
+	o.logger.Error("a compressed backup is damaged; what could be unpacked was read", "file", name, "error", err)
+}
+
+func (o *observer) rotated() { o.rotations.Inc() }
+
+const readableAgain = "the audit log can be read again"
+
+// reading notes how the last read went; nil is well.
+func (o *observer) reading(err error) {
+	o.state(&o.readErr, err, "the audit log cannot be read; trying on", readableAgain)
+}
+
+// scanning notes how the last look at the directory went; nil is well.
+func (o *observer) scanning(err error) {
+	o.state(&o.scanErr, err, "the audit log directory cannot be read; trying on",
+		"the audit log directory can be read again")
+}
+
+// watching notes whether the directory is watched; nil is well.
+func (o *observer) watching(err error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // waiting for the directory is told elsewhere
+	}
+	o.state(&o.watchErr, err, "no notifications for the audit log directory; polling only", "notifications are back")
+}
+
+// trouble is what keeps the log from being read, nil if nothing does.
+func (o *observer) trouble() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.scanErr != "" {
+		return errors.New(o.scanErr)
+	}
+	if o.readErr != "" {
+		return errors.New(o.readErr)
+	}
+	return nil
+}
+
+func (o *observer) state(last *string, err error, bad, good string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	if now == *last {
+		return
+	}
+	*last = now
+	if o.readErr != "" || o.scanErr != "" {
+		o.unreadable.Set(1)
+	} else {
+		o.unreadable.Set(0)
+	}
+	if err != nil {
+		o.logger.Error(bad, "error", err)
+	} else {
+		o.logger.Info(good)
+	}
+}

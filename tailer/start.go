@@ -1,0 +1,205 @@
+package tailer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/auditferry/auditferry/positions"
+)
+
+// Start says where a path is begun that has no position yet.
+type Start struct {
+	// End begins after what is there now.
+	End bool
+	// Since leaves out the backups that were rotated before it. Zero: the oldest backup is the first.
+	Since time.Time
+}
+
+// olderBackup is how long before the last acknowledged event a backup must have been rotated for it to count as read
+// when the file of that event is gone. Lines are out of order by up to 2.2 s (DESIGN, "The real logs").
+const olderBackup = time.Minute
+
+// begin finds where reading begins: at the position, if there is one, else as start says. It returns the position at
+// that place and whether the position's file was missing.
+func (c *chain) begin(from *positions.Position, start Start) (at positions.Position, gap bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for range listAttempts {
+		c.release()
+		if at, gap, err = c.place(from, start); !errors.Is(err, errMoved) {
+			break
+		}
+	}
+	return at, gap, err
+}
+
+// errMoved says that a file was renamed or compressed between two of our looks.
+var errMoved = errors.New("the audit logs were rotated while they were looked at")
+
+func (c *chain) place(from *positions.Position, start Start) (at positions.Position, gap bool, err error) {
+	if err := c.survey(); err != nil {
+		return at, false, err
+	}
+	switch {
+	case from == nil && start.End:
+		at, err = c.beginEnd()
+	case from == nil:
+		c.skip(start.Since)
+	case !from.Identified():
+		at = *from
+		c.skip(start.Since)
+	default:
+		at, gap, err = c.resume(*from)
+	}
+	if err != nil {
+		return at, false, err
+	}
+	return at, gap, c.hold()
+}
+
+// survey lists the chain and reads every first line: afterwards a file is recognised even when it was renamed and
+// compressed. A rotation in between is noticed, and the survey done again.
+func (c *chain) survey() error {
+	for range listAttempts {
+		entries, _, err := c.names.list(c.dir)
+		if err != nil {
+			return err
+		}
+		c.links = make([]*link, len(entries))
+		settled := true
+		for i := range entries {
+			c.links[i] = &link{entry: entries[i]}
+			ok, err := c.links[i].survey(c.dir)
+			if err != nil {
+				return err
+			}
+			settled = settled && ok
+		}
+		if settled {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (l *link) survey(dir string) (settled bool, err error) {
+	f, err := l.open(dir)
+	if os.IsNotExist(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("opening an audit log: %w", err)
+	}
+	defer f.close()
+	if !os.SameFile(f.info, l.info) {
+		return false, nil
+	}
+	// A damaged .gz has no identity, and is reported when its turn comes.
+	if id, whole, err := f.identify(); err == nil && (whole || l.kind != active) {
+		l.id = id
+	}
+	return true, nil
+}
+
+func (c *chain) skip(before time.Time) {
+	for c.at < len(c.links)-1 && c.links[c.at].kind != active && c.links[c.at].rotated().Before(before) {
+		c.at++
+	}
+}
+
+// beginEnd goes to the end of the last file that has a whole first line.
+func (c *chain) beginEnd() (at positions.Position, err error) {
+	for i, l := range slices.Backward(c.links) {
+		if l.id == (positions.Hash{}) {
+			continue
+		}
+		c.at = i
+		if err := c.openFirst(l); err != nil {
+			return at, err
+		}
+		end, err := l.file.lastLineEnd()
+		if err != nil {
+			return at, err
+		}
+		_, err = l.file.seek(end)
+		return positions.Position{FirstLine: l.id, Offset: end, Name: l.stem, Inode: l.inode()}, err
+	}
+	return at, nil
+}
+
+// resume goes to the position. If no file has its first line, the file is gone: what was rotated after the last
+// acknowledged event is new.
+func (c *chain) resume(from positions.Position) (at positions.Position, gap bool, err error) {
+	at = from
+	i := c.find(from)
+	if i < 0 {
+		c.skip(from.EventTime.Add(-olderBackup))
+		at.FirstLine, at.Offset = positions.Hash{}, 0
+		return at, true, nil
+	}
+	c.at = i
+	l := c.links[i]
+	if err := c.openFirst(l); err != nil {
+		return at, false, err
+	}
+	if between, err := l.file.seek(from.Offset); err != nil || !between {
+		// The file was damaged or rewritten since: it is read again, and Loki drops what it has.
+		l.file.rewind()
+	}
+	at.Offset = l.file.offset
+	return at, false, nil
+}
+
+// openFirst opens the file that reading begins with.
+func (c *chain) openFirst(l *link) error {
+	err := c.reopen(l)
+	if err == nil && l.file == nil {
+		err = errMoved
+	}
+	return err
+}
+
+// find gives the index of the position's file. If two match, inode and name decide, and then the older one does: what
+// is read twice is dropped by Loki, what is not read is lost.
+func (c *chain) find(p positions.Position) int {
+	best, score := -1, -1
+	for i, l := range c.links {
+		if l.id != p.FirstLine {
+			continue
+		}
+		s := 0
+		if l.inode() == p.Inode {
+			s += 2
+		}
+		if l.stem == p.Name {
+			s++
+		}
+		if s > score {
+			best, score = i, s
+		}
+	}
+	return best
+}
+
+// lastLineEnd is the offset after the last newline.
+func (f *file) lastLineEnd() (end int64, err error) {
+	f.rewind()
+	buf := make([]byte, unpackBuffer)
+	for {
+		n, err := f.read(buf)
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			end = f.offset - int64(n-i-1)
+		}
+		if errors.Is(err, io.EOF) || damagedPack(err) {
+			return end, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("looking for the end of %s: %w", f.f.Name(), err)
+		}
+	}
+}

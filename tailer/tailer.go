@@ -1,0 +1,237 @@
+package tailer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/auditferry/auditferry/positions"
+)
+
+// Config says what to follow and how.
+type Config struct {
+	// Path is the --audit-log-path of kube-apiserver. It need not exist yet.
+	Path string
+	// Start says where to begin if there is no position.
+	Start Start
+	// MaxLine is the longest line, in bytes, that is handed over whole.
+	MaxLine int
+	// Poll is how often to look when no notification comes.
+	Poll time.Duration
+	// MaxGone bounds the bytes of deleted backups that are held open until they are read.
+	MaxGone int64
+	Logger  *slog.Logger
+	// Registerer takes the metrics; nil for none.
+	Registerer prometheus.Registerer
+}
+
+// Line is one line of the log.
+type Line struct {
+	// Bytes is the line without its newline, valid until the next call of Next.
+	Bytes []byte
+	// End is the position after the line. Its EventTime is left to the caller, who reads the line.
+	End positions.Position
+	// Fragment says that the line has no newline and never will: its file has stopped growing.
+	Fragment bool
+	// Cut is how many bytes at the end of a line longer than MaxLine are missing in Bytes. NUL bytes at the beginning of
+	// such a line, the hole that copytruncate leaves, are left out before that.
+	Cut int64
+}
+
+// Tailer is one audit log path as an endless sequence of lines. Next is for one goroutine; Unread and
+// Trouble are for any.
+type Tailer struct {
+	cfg      Config
+	chain    chain
+	observer *observer
+
+	lines    lineBuffer
+	file     *file              // the one in hand
+	at       positions.Position // after the last line handed over
+	final    bool               // the file in hand has stopped growing
+	first    bool               // the next line is the first of its file
+	consumed atomic.Int64       // bytes of the file in hand that were handed over
+
+	wake chan struct{}
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// New finds the position among the files on disk, or where to start if from is nil, and begins to watch the directory.
+// An error says that the files cannot be read; a path that does not exist yet is none.
+func New(cfg Config, from *positions.Position) (*Tailer, error) {
+	t, err := open(cfg, from)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.stop = cancel
+	t.done.Go(func() { t.watch(ctx) })
+	return t, nil
+}
+
+// open does all of New but the watching, which tests step by hand.
+func open(cfg Config, from *positions.Position) (*Tailer, error) {
+	cfg.Logger = cfg.Logger.With("path", cfg.Path)
+	t := &Tailer{
+		cfg:      cfg,
+		observer: newObserver(cfg.Path, cfg.Logger, cfg.Registerer),
+		lines:    lineBuffer{max: cfg.MaxLine},
+		wake:     make(chan struct{}, 1),
+		stop:     func() {},
+	}
+	t.chain = chain{
+		dir: filepath.Dir(cfg.Path), names: newNamer(cfg.Path), observer: t.observer,
+		maxGone: cfg.MaxGone, maxOpen: maxOpen,
+	}
+	at, gap, err := t.chain.begin(from, cfg.Start)
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	if gap {
+		t.observer.gap(*from)
+	}
+	t.at = at
+	return t, nil
+}
+
+// Start is the position at which reading began. Its caller commits it when there was none, so that a restart before the
+// first acknowledgement begins at the same place.
+func (t *Tailer) Start() positions.Position { return t.at }
+
+// Close stops watching and lets go of the files.
+func (t *Tailer) Close() {
+	t.stop()
+	t.done.Wait()
+	t.chain.close()
+	t.observer.unregister()
+}
+
+// Unread is the number of bytes on disk that Next has not handed over yet. A .gz counts with its unpacked size where
+// it is open, with its packed size where too many are.
+func (t *Tailer) Unread() int64 { return max(0, t.chain.unread()-t.consumed.Load()) }
+
+// Trouble is what keeps the path from being read at the moment, nil if nothing does. A path that does not exist yet is
+// no trouble.
+func (t *Tailer) Trouble() error { return t.observer.trouble() }
+
+// Next gives the next line, and waits for one until ctx ends: the error is then that of ctx. It looks at ctx only when
+// it would have to wait. What cannot be read for the moment is tried again at every wake, and told by log and metric.
+func (t *Tailer) Next(ctx context.Context) (Line, error) {
+	for {
+		if l, ok := t.lines.next(t.first); ok {
+			return t.line(l, 1), nil
+		}
+		more, err := t.read()
+		t.observer.reading(err)
+		if more {
+			continue
+		}
+		if t.over(err) {
+			// What was written between the last read and the rotation is read first: a second end is the end.
+			if !t.final {
+				t.final = true
+				continue
+			}
+			if line, ok := t.leave(err); ok {
+				return line, nil
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return Line{}, ctx.Err()
+		case <-t.wake:
+		}
+	}
+}
+
+// read fills the line buffer from the file in hand. more: there is something to look at again.
+func (t *Tailer) read() (more bool, err error) {
+	f, name, inode, shrunk := t.chain.inHand()
+	if f == nil {
+		return false, nil
+	}
+	if f != t.file {
+		t.begin(f)
+	}
+	t.at.Name, t.at.Inode = name, inode
+	if shrunk {
+		return true, t.restart()
+	}
+	n, err := t.lines.fill(f.read)
+	if n > 0 || err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if !f.gz && f.stored() < f.offset {
+		return true, t.restart()
+	}
+	return false, nil
+}
+
+func (t *Tailer) begin(f *file) {
+	t.file, t.final = f, false
+	t.lines.reset()
+	if t.first = f.offset == 0; t.first {
+		t.at.FirstLine = positions.Hash{}
+	}
+	t.at.Offset = f.offset
+	t.consumed.Store(f.offset)
+}
+
+// restart begins the file in hand anew, which was truncated in place.
+func (t *Tailer) restart() error {
+	t.observer.truncated()
+	t.file = nil
+	if err := t.chain.truncated(t.at.Offset); err != nil {
+		return fmt.Errorf("going on after a truncation: %w", err)
+	}
+	return nil
+}
+
+// over reports whether the file in hand, read as far as it goes, will not grow any more.
+func (t *Tailer) over(err error) bool {
+	return t.file != nil && (err == nil || damagedPack(err)) && t.chain.superseded()
+}
+
+// leave goes on to the next file. What the old one has after its last newline is handed over as a fragment.
+func (t *Tailer) leave(err error) (line Line, ok bool) {
+	if err != nil {
+		t.observer.damaged(t.at.Name, err)
+	}
+	if l, rest := t.lines.rest(t.first); rest {
+		line, ok = t.line(l, 0), true
+		line.Fragment = true
+	}
+	t.observer.rotated()
+	t.chain.next()
+	t.file = nil
+	t.consumed.Store(0)
+	return line, ok
+}
+
+// line moves the position over a line and hands it out. end is the length of the newline.
+func (t *Tailer) line(l rawLine, end int64) Line {
+	if t.first {
+		t.first = false
+		t.at.FirstLine = l.id
+		t.chain.identified(l.id)
+	}
+	n := l.hole + int64(len(l.bytes)) + l.cut + end
+	t.at.Offset += n
+	t.at.LSN += n
+	t.consumed.Store(t.at.Offset)
+	return Line{Bytes: l.bytes, End: t.at, Cut: l.cut}
+}
