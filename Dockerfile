@@ -1,0 +1,13 @@
+# Built by `make image`, whose context holds the static binary and an empty directory for the state. CA roots are in the
+# binary.
+FROM scratch
+COPY auditferry /auditferry
+COPY --chown=65534:65534 state /var/lib/auditferry
+# nobody: enough where the audit logs belong to it (Talos). Where they belong to root, run as uid 0 with all
+# capabilities dropped but DAC_READ_SEARCH.
+USER 65534:65534
+ENV AUDITFERRY_POSITIONS_FILE=/var/lib/auditferry/positions.json \
+    AUDITFERRY_LISTEN_ADDRESS=:9611
+VOLUME /var/lib/auditferry
+EXPOSE 9611
+ENTRYPOINT ["/auditferry"]

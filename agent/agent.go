@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/auditferry/auditferry/agent/audit"
+	"github.com/auditferry/auditferry/positions"
+	"github.com/auditferry/auditferry/shipper"
+	"github.com/auditferry/auditferry/tailer"
+)
+
+// follower carries one audit log path to Loki. What it has sent and Loki has not acknowledged is not in its position, so
+// a crash at any moment costs repeats, which Loki drops, and never an event.
+type follower struct {
+	path      string
+	batchSize int
+	batchWait time.Duration
+	since     time.Time // events before it are left out; zero once one after it was seen
+
+	tail     *tailer.Tailer
+	describe *audit.Describer
+	queue    *shipper.Queue
+	store    *positions.Store
+	logger   *slog.Logger
+	metrics  *pathMetrics
+
+	batch     *shipper.Batch
+	due       context.Context // of the open batch, once something was waited for
+	cancelDue context.CancelFunc
+	fields    []shipper.Field
+	end       positions.Position // after the newest line in the batch, or left out after it
+}
+
+// run is the loop: next line, describe, batch, push, commit. It ends when ctx does, or when nothing can be pushed any
+// more; a batch that is open then is left for finish.
+func (f *follower) run(ctx context.Context) error {
+	f.batch = f.queue.Batch()
+	for {
+		line, err := f.tail.Next(f.wait(ctx))
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = f.add(ctx, line)
+		}
+		if f.batch.Bytes() >= f.batchSize || f.due != nil && f.due.Err() != nil {
+			err = f.send(ctx)
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return ignoreStop(ctx, err)
+		}
+	}
+}
+
+// wait gives how long to wait for the next line: as long as the open batch may, if there is one.
+func (f *follower) wait(ctx context.Context) context.Context {
+	if f.batch.Len() == 0 {
+		return ctx
+	}
+	if f.due == nil {
+		f.due, f.cancelDue = context.WithTimeout(ctx, f.batchWait)
+	}
+	return f.due
+}
+
+// add puts what a line holds into the open batch; a damaged line can hold several events.
+func (f *follower) add(ctx context.Context, line tailer.Line) error {
+	if f.batch.Len() > 0 && f.batch.Bytes()+len(line.Bytes) > f.batchSize {
+		if err := f.send(ctx); err != nil {
+			return err
+		}
+	}
+	f.metrics.read(line)
+	at := f.each(line, f.end.EventTime, func(e audit.Entry) {
+		f.fields = f.fields[:0]
+		for _, field := range e.Metadata {
+			f.fields = append(f.fields, shipper.Field(field))
+		}
+		f.batch.Add(shipper.Entry{Stream: e.Stream, Time: e.Time, Line: e.Line, Metadata: f.fields})
+	})
+	f.end = line.End
+	f.end.EventTime = at
+	return nil
+}
+
+// each gives the entries of a line that are to be pushed, and returns the time of its last one; before is that of the
+// line before it.
+func (f *follower) each(line tailer.Line, before time.Time, push func(audit.Entry)) time.Time {
+	pieces := f.describe.Entries(line.Bytes, before)
+	for e, ok := pieces.Next(); ok; e, ok = pieces.Next() {
+		before = e.Time
+		f.metrics.described(e)
+		if !e.Blank && !f.tooEarly(e.Time) {
+			push(e)
+		}
+	}
+	return before
+}
+
+// tooEarly leaves out what is before --start-at, up to the first event that is not.
+func (f *follower) tooEarly(t time.Time) bool {
+	if f.since.IsZero() {
+		return false
+	}
+	if t.Before(f.since) {
+		return true
+	}
+	f.since = time.Time{}
+	return false
+}
+
+// send hands the open batch over to be pushed and begins another. The position moves when Loki has acknowledged it and
+// all before it: this is the only place that moves one.
+func (f *follower) send(ctx context.Context) error {
+	if f.batch.Len() == 0 {
+		return nil
+	}
+	end := f.end
+	acked := func() {
+		f.metrics.acknowledged(end)
+		// A failed write is held, counted and logged by the store: it costs repeats after a crash, so shipping goes on.
+		if err := f.store.Commit(f.path, end); errors.Is(err, positions.ErrRefused) {
+			f.logger.Error("bug: positions do not follow each other", "error", err)
+		}
+	}
+	if err := f.queue.Send(ctx, f.batch, acked); err != nil {
+		return fmt.Errorf("pushing what was read of %s: %w", f.path, err)
+	}
+	f.batch = f.queue.Batch()
+	if f.due != nil {
+		f.cancelDue()
+		f.due = nil
+	}
+	return nil
+}
+
+// finish pushes what was read, as far as ctx allows. What Loki has not acknowledged by then is read again at the next
+// start.
+func (f *follower) finish(ctx context.Context) error {
+	if err := f.send(ctx); err != nil {
+		return err
+	}
+	return f.queue.Drain(ctx)
+}
+
+// ignoreStop tells an error that comes from being stopped from one that does not.
+func ignoreStop(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+// Command auditferry follows the audit logs that kube-apiserver writes on a control-plane node and pushes them to
+// Grafana Loki, every event once. Read agent.go first: it is the loop.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// The exit codes of auditferry.
+const (
+	exitOK      = 0 // a clean stop
+	exitFailure = 1 // something that it needs is missing or failed
+	exitUsage   = 2 // a flag, the environment or the configuration file is wrong
+)
+
+// version is set by the linker to the version of the release.
+var version = "dev"
+
+// memoryLimit keeps the garbage small on a node that etcd shares. It is soft: longer lines may take more. The agent
+// allocates next to nothing once it runs, so collecting more often costs little.
+const memoryLimit = 24 << 20
+
+func main() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program but for the signals. What went wrong is one line on stderr.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	command, cfg, err := parse(args, stdout)
+	var done finished
+	switch {
+	case errors.As(err, &done):
+		return int(done)
+	case err != nil:
+		fmt.Fprintln(stderr, "auditferry:", oneLine(err), "(see auditferry --help)")
+		return exitUsage
+	}
+	switch {
+	case command == "version":
+		fmt.Fprintln(stdout, versionLine())
+	case cfg.CheckConfig:
+		err = checkConfig(cfg, stdout)
+	case cfg.DryRun:
+		err = dryRun(cfg, stdout, stderr)
+	default:
+		err = serve(ctx, cfg, stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "auditferry:", oneLine(err))
+		return exitFailure
+	}
+	return exitOK
+}
+
+// oneLine joins the lines of what libraries report.
+func oneLine(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, " ")
+}
+
+func versionLine() string {
+	return fmt.Sprintf("auditferry %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/auditferry/auditferry/agent/audit"
+	"github.com/auditferry/auditferry/positions"
+	"github.com/auditferry/auditferry/tailer"
+)
+
+// pathMetrics count what was read of one path, and tell how far behind Loki is.
+type pathMetrics struct {
+	lines, bytes, fragments, cutBytes, malformed, blank prometheus.Counter
+
+	readLSN, ackedLSN atomic.Int64
+	ackedEvent        atomic.Int64 // unix nanoseconds
+}
+
+func newPathMetrics(reg prometheus.Registerer, path string, start positions.Position, unread func() int64) *pathMetrics {
+	reg = prometheus.WrapRegistererWith(prometheus.Labels{"path": path}, reg)
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "auditferry_" + name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	m := &pathMetrics{
+		lines:     counter("read_lines_total", "Lines read."),
+		bytes:     counter("read_bytes_total", "Bytes of lines read, unpacked."),
+		fragments: counter("read_fragments_total", "Last lines of a file that had no newline, sent as they are."),
+		cutBytes:  counter("cut_bytes_total", "Bytes not sent, of lines longer than --max-read-line."),
+		malformed: counter("malformed_total", "Lines, or pieces of lines, that are not one JSON object; sent as they are with resource=malformed."),
+		blank:     counter("blank_total", "Lines, or pieces of lines, of NUL bytes and white space only; not sent."),
+	}
+	m.readLSN.Store(start.LSN)
+	m.ackedLSN.Store(start.LSN)
+	m.ackedEvent.Store(start.EventTime.UnixNano())
+	lag := func() int64 { return unread() + m.readLSN.Load() - m.ackedLSN.Load() }
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditferry_lag_bytes", Help: "Bytes on disk that Loki has not acknowledged.",
+		}, func() float64 { return float64(lag()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditferry_lag_seconds", Help: "Age of the last acknowledged event while there is a later one on disk, else 0.",
+		}, func() float64 {
+			if lag() == 0 {
+				return 0
+			}
+			return max(0, time.Since(time.Unix(0, m.ackedEvent.Load())).Seconds())
+		}),
+	)
+	return m
+}
+
+func (m *pathMetrics) read(line tailer.Line) {
+	m.lines.Inc()
+	m.bytes.Add(float64(line.End.LSN - m.readLSN.Load()))
+	m.readLSN.Store(line.End.LSN)
+	if line.Fragment {
+		m.fragments.Inc()
+	}
+	if line.Cut > 0 {
+		m.cutBytes.Add(float64(line.Cut))
+	}
+}
+
+func (m *pathMetrics) described(e audit.Entry) {
+	switch {
+	case e.Blank:
+		m.blank.Inc()
+	case e.Malformed:
+		m.malformed.Inc()
+	}
+}
+
+func (m *pathMetrics) acknowledged(end positions.Position) {
+	m.ackedLSN.Store(end.LSN)
+	m.ackedEvent.Store(end.EventTime.UnixNano())
+}

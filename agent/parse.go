@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+const description = `Carries Kubernetes audit logs from a control-plane node to Grafana Loki: every event once, through rotation, restarts and outages. The least that works:
+
+auditferry --audit-log-path=/var/log/kubernetes/audit/audit.log --loki-url=http://loki:3100
+
+Each flag can also be set by environment (--loki-url as AUDITFERRY_LOKI_URL; several values with commas, several labels with semicolons) or in the --config file. Flags win over the environment, which wins over the file.`
+
+// commandLine is what kong parses.
+type commandLine struct {
+	Config
+
+	ConfigFile configFile `name:"config" placeholder:"FILE" group:"operation" help:"Settings in YAML: the names of the flags without the dashes."`
+
+	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version."`
+
+	Run     struct{} `cmd:"" default:"1" help:"Follow and push. This is the default."`
+	Version struct{} `cmd:"" help:"Print the version."`
+}
+
+var groups = []kong.Group{
+	{Key: "source", Title: "What to read"},
+	{Key: "loki", Title: "Where to push"},
+	{Key: "labels", Title: "Labels"},
+	{Key: "state", Title: "State on disk"},
+	{Key: "operation", Title: "Operation"},
+}
+
+// finished is the exit code of a command line that was answered while it was parsed, as --help is.
+type finished int
+
+func (f finished) Error() string { return fmt.Sprintf("finished with exit code %d", int(f)) }
+
+// parse reads flags, environment and configuration file. It gives the command, run or version.
+func parse(args []string, stdout io.Writer) (command string, cfg *Config, err error) {
+	var line commandLine
+	defer func() {
+		if done, ok := recover().(finished); ok {
+			err = done
+		}
+	}()
+	parser, err := kong.New(&line,
+		kong.Name("auditferry"),
+		kong.Description(description),
+		kong.ExplicitGroups(groups),
+		kong.DefaultEnvars("AUDITFERRY"),
+		kong.Vars{"positions_default": defaultPositionsFile(), "version": versionLine()},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.ValueFormatter(helpOf),
+		kong.Writers(stdout, stdout),
+		// Kong goes on parsing if this returns.
+		kong.Exit(func(code int) { panic(finished(code)) }),
+	)
+	if err != nil {
+		return "", nil, fmt.Errorf("building the command line: %w", err)
+	}
+	if file := os.Getenv("AUDITFERRY_CONFIG"); file != "" && !slices.ContainsFunc(args, isConfigFlag) {
+		args = append([]string{"--config=" + file}, args...)
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return "", nil, locate(err)
+	}
+	command = parsed.Command()
+	if command == "version" {
+		return command, nil, nil
+	}
+	if err := line.complete(); err != nil {
+		return "", nil, err
+	}
+	if err := line.validate(); err != nil {
+		return "", nil, err
+	}
+	return command, &line.Config, nil
+}
+
+// helpOf leaves out the name of the environment variable, which kong would add to every flag.
+func helpOf(value *kong.Value) string { return value.Help }
+
+func isConfigFlag(arg string) bool { return arg == "--config" || strings.HasPrefix(arg, "--config=") }
+
+// locate leaves out what kong says before the reason.
+func locate(err error) error {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		return errors.Unwrap(parse)
+	}
+	return err
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// least is what every command line needs.
+var least = []string{"--audit-log-path=/var/log/audit.log", "--loki-url=http://loki:3100"}
+
+func TestSettingsComeFromFlagsThenEnvironmentThenFile(t *testing.T) {
+	const file = "batch-wait: 3s\nbatch-size: 2097152\nlabel:\n  env: prod\n  tier: \"1\"\n"
+	for _, tt := range []struct {
+		name string
+		args []string
+		env  map[string]string
+		want time.Duration
+	}{
+		{name: "default", want: time.Second},
+		{name: "file", args: []string{"--config=FILE"}, want: 3 * time.Second},
+		{name: "file by environment", env: map[string]string{"AUDITFERRY_CONFIG": "FILE"}, want: 3 * time.Second},
+		{name: "environment", env: map[string]string{"AUDITFERRY_BATCH_WAIT": "2s"}, want: 2 * time.Second},
+		{name: "environment over file", args: []string{"--config=FILE"}, env: map[string]string{"AUDITFERRY_BATCH_WAIT": "2s"}, want: 2 * time.Second},
+		{name: "flag over all", args: []string{"--config=FILE", "--batch-wait=4s"}, env: map[string]string{"AUDITFERRY_BATCH_WAIT": "2s"}, want: 4 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, file)
+			for name, value := range tt.env {
+				t.Setenv(name, strings.ReplaceAll(value, "FILE", path))
+			}
+			args := slices.Clone(least)
+			for _, a := range tt.args {
+				args = append(args, strings.ReplaceAll(a, "FILE", path))
+			}
+			_, cfg, err := parse(args, &bytes.Buffer{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.BatchWait != tt.want {
+				t.Errorf("batch-wait is %v, want %v", cfg.BatchWait, tt.want)
+			}
+			if fromFile := strings.Contains(tt.name, "file") || strings.Contains(tt.name, "all"); fromFile &&
+				(cfg.BatchSize != 2<<20 || cfg.Label["env"] != "prod" || cfg.Label["tier"] != "1") {
+				t.Errorf("batch-size %d, labels %v: not what the file says", cfg.BatchSize, cfg.Label)
+			}
+		})
+	}
+}
+
+func TestEverythingCanComeFromTheFile(t *testing.T) {
+	path := write(t, "audit-log-path: [/a/audit.log, /b/audit.json]\nloki-url: http://loki:3100\nstart-at: end\nlog-format: json\n")
+	_, cfg, err := parse([]string{"--config", path}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"/a/audit.log", "/b/audit.json"}; !slices.Equal(cfg.AuditLogPath, want) || cfg.StartAt != "end" || cfg.LogFormat != "json" {
+		t.Errorf("got %+v", cfg)
+	}
+}
+
+func TestWrongUsageIsOneLineThatNamesIt(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("STATE_DIRECTORY", t.TempDir())
+	for _, tt := range []struct {
+		name string
+		args []string
+		file string
+		want []string // in the message
+	}{
+		{"no path", []string{"--loki-url=http://loki:3100"}, "", []string{"--audit-log-path", "missing", "example"}},
+		{"no Loki", []string{"--audit-log-path=/a"}, "", []string{"--loki-url", "missing", "example"}},
+		{"typo", append(least, "--bacth-wait=1s"), "", []string{"--bacth-wait", "--batch-wait"}},
+		{"no such command", append(least, "frob"), "", []string{"frob"}},
+		{"not a time", append(least, "--batch-wait=1x"), "", []string{"--batch-wait", "1x"}},
+		{"not a size", append(least, "--batch-size=1XB"), "", []string{"--batch-size", "1XB", "1MiB"}},
+		{"too small", append(least, "--pushes-in-flight=0"), "", []string{"--pushes-in-flight"}},
+		{"back-off upside down", append(least, "--backoff-max=1ms"), "", []string{"--backoff-max"}},
+		{"start", append(least, "--start-at=yesterday"), "", []string{"--start-at", "yesterday", "beginning"}},
+		{"level", append(least, "--log-level=loud"), "", []string{"--log-level", "loud", "info"}},
+		{"address", append(least, "--listen-address=9611"), "", []string{"--listen-address", "HOST:PORT"}},
+		{"path is a directory", append(least, "--audit-log-path="+dir), "", []string{dir, "directory", "audit.log"}},
+		{"path twice", append(least, least[0]), "", []string{"/var/log/audit.log", "twice"}},
+		{"path to stdout", append(least, "--audit-log-path=-"), "", []string{"--audit-log-path", "standard output"}},
+		{"path that is not UTF-8", append(least, "--audit-log-path=/\xff"), "", []string{"--audit-log-path", "UTF-8"}},
+		{"label without value", append(least, "--label=env"), "", []string{"--label", "env"}},
+		{"label of ours", append(least, "--label=verb=x"), "", []string{"--label", "verb"}},
+		{"label that Loki refuses", append(least, "--label=a-b=x"), "", []string{"--label", "a-b"}},
+		{"not a URL", []string{least[0], "--loki-url=loki:3100"}, "", []string{"--loki-url", "http://"}},
+		{"no file", append(least, "--config=/no/such/file"), "", []string{"--config", "/no/such/file"}},
+		{"unknown key", least, "# mine\nbatch-wiat: 1s\n", []string{"FILE:2", "batch-wiat"}},
+		{"key twice", least, "batch-wait: 1s\nbatch-wait: 2s\n", []string{"FILE", "batch-wait"}},
+		{"bad value in file", least, "\n\nbatch-wait: soon\n", []string{"FILE:3", "batch-wait", "soon"}},
+		{"no value in file", least, "batch-wait:\n", []string{"FILE:1", "batch-wait", "no value"}},
+		{"list in file", least, "- batch-wait\n", []string{"FILE:1", "loki-url:"}},
+		{"not YAML", least, "batch-wait: [\n", []string{"FILE", "line"}},
+		{"nested list", least[1:], "audit-log-path: [[a]]\n", []string{"FILE:1", "list"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := slices.Clone(tt.args)
+			path := ""
+			if tt.file != "" {
+				path = write(t, tt.file)
+				args = append(args, "--config="+path)
+			}
+			var stdout, stderr bytes.Buffer
+			stopped, cancel := context.WithCancel(t.Context())
+			cancel() // should it start after all
+			if code := run(stopped, args, &stdout, &stderr); code != exitUsage {
+				t.Errorf("exit code %d, want %d", code, exitUsage)
+			}
+			message := stderr.String()
+			if strings.Count(message, "\n") != 1 || !strings.HasPrefix(message, "auditferry: ") || stdout.Len() > 0 {
+				t.Errorf("want one line on stderr, got %q and on stdout %q", message, stdout.String())
+			}
+			for _, word := range tt.want {
+				if word = strings.ReplaceAll(word, "FILE", path); !strings.Contains(message, word) {
+					t.Errorf("%q does not say %q", message, word)
+				}
+			}
+		})
+	}
+}
+
+func TestHelpTellsEveryFlagOnce(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+		t.Fatalf("exit code %d, stderr %q", code, stderr.String())
+	}
+	for _, want := range []string{
+		"What to read", "Where to push", "Labels", "State on disk", "Operation", "--audit-log-path=", "--loki-url=",
+		"--start-at=", "Default: 1MiB", "Default: 10s", "--config=", "AUDITFERRY_LOKI_URL", "version",
+	} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("--help does not say %q", want)
+		}
+	}
+	if n := strings.Count(stdout.String(), "--batch-wait="); n != 1 {
+		t.Errorf("--batch-wait is told %d times", n)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"--version"}} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK || !strings.HasPrefix(stdout.String(), "auditferry "+version+" go") {
+			t.Errorf("%v: exit code %d, stdout %q, stderr %q", args, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// write gives the path of a configuration file.
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "auditferry.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
