@@ -43,6 +43,11 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 		return errors.Join(err, a.close())
 	}
 	logger.Info("started", "version", version, "paths", cfg.AuditLogPath, "node", cfg.Node)
+	for _, path := range cfg.AuditLogPath {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			logger.Warn("the audit log does not exist yet; waiting for it", "path", path)
+		}
+	}
 	err = a.run(ctx)
 	stopListening()
 	err = errors.Join(err, a.close())
@@ -128,9 +133,6 @@ func (a *agent) follow(path string) (*follower, error) {
 	tail, err := tailer.New(a.cfg.tail(path, start, a.logger, a.registry), from)
 	if err != nil {
 		return nil, explain(err)
-	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		a.logger.Warn("the audit log does not exist yet; waiting for it", "path", path)
 	}
 	f := &follower{
 		path: path, batchSize: int(a.cfg.BatchSize), batchWait: a.cfg.BatchWait,

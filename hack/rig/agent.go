@@ -1,0 +1,121 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// Agent is the auditferry binary under test, started and ended as often as the run wants. One goroutine uses it.
+type Agent struct {
+	Binary    string   // path of the program
+	AuditLog  string   // --audit-log-path
+	LokiURL   string   // --loki-url
+	Dir       string   // holds the positions file and agent.log; kept over restarts
+	Node      string   // --node
+	ExtraArgs []string // further flags
+
+	listen string // host:port of /metrics and /readyz, chosen at the first start
+	run    *process
+	peak   int64
+}
+
+// Start runs the agent. Its stderr is appended to LogFile.
+func (a *Agent) Start() error {
+	if a.listen == "" {
+		ports, err := FreePorts(1)
+		if err != nil {
+			return err
+		}
+		a.listen = fmt.Sprintf("127.0.0.1:%d", ports[0])
+	}
+	args := append([]string{
+		"--audit-log-path=" + a.AuditLog,
+		"--loki-url=" + a.LokiURL,
+		"--positions-file=" + a.PositionsFile(),
+		"--node=" + a.Node,
+		"--listen-address=" + a.listen,
+	}, a.ExtraArgs...)
+	run, err := startProcess("auditferry", a.Binary, args, a.LogFile())
+	if err != nil {
+		return err
+	}
+	a.run = run
+	return nil
+}
+
+// PositionsFile is the path given as --positions-file.
+func (a *Agent) PositionsFile() string { return filepath.Join(a.Dir, "positions.json") }
+
+// LogFile is where the stderr of all runs goes.
+func (a *Agent) LogFile() string { return filepath.Join(a.Dir, "agent.log") }
+
+// Kill ends the agent by SIGKILL and waits for it. It is an error if it had ended by itself.
+func (a *Agent) Kill() error {
+	a.peak = max(a.peak, a.run.peakRSS())
+	return a.run.kill()
+}
+
+// Stop ends the agent by SIGTERM and gives its exit code. If it has not ended after patience, it is killed: an error.
+func (a *Agent) Stop(patience time.Duration) (int, error) {
+	a.peak = max(a.peak, a.run.peakRSS())
+	return a.run.terminate(patience)
+}
+
+// Running gives nil while the agent runs, else an error with how it ended and where its log is.
+func (a *Agent) Running() error {
+	if a.run == nil {
+		return errors.New("auditferry was not started")
+	}
+	return a.run.stillRuns()
+}
+
+// Ended is closed when the present run has ended.
+func (a *Agent) Ended() <-chan struct{} { return a.run.done }
+
+// PeakRSS gives the most memory, in bytes, that any run held up to the moment it was ended, or up to now. 0 where there is
+// no /proc.
+func (a *Agent) PeakRSS() int64 {
+	a.peak = max(a.peak, a.run.peakRSS())
+	return a.peak
+}
+
+// WaitReady waits until /readyz answers 200.
+func (a *Agent) WaitReady(ctx context.Context) error {
+	return a.run.waitReady(ctx, http.DefaultClient, "http://"+a.listen+"/readyz", "")
+}
+
+// Metric gives the sum over all series of one counter or gauge on the agent's /metrics.
+func (a *Agent) Metric(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.listen+"/metrics", nil)
+	if err != nil {
+		return 0, fmt.Errorf("reading the agent's metrics: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("reading the agent's metrics: %w", err)
+	}
+	defer res.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(res.Body)
+	if err != nil {
+		return 0, fmt.Errorf("reading the agent's metrics: %w", err)
+	}
+	family, ok := families[name]
+	if !ok {
+		return 0, fmt.Errorf("the agent has no metric %s, it has %v", name, slices.Sorted(maps.Keys(families)))
+	}
+	var sum float64
+	for _, m := range family.GetMetric() {
+		sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+	}
+	return sum, nil
+}

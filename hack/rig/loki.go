@@ -1,0 +1,84 @@
+package rig
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+)
+
+//go:embed loki.yaml
+var lokiConfig string
+
+// Loki is a real Loki in one process, on loopback, with its data in Dir. It can be stopped and started again: the port and
+// the data stay. One goroutine starts and stops it.
+type Loki struct {
+	Dir string // holds the configuration, the data and loki.log; kept
+
+	port int
+	run  *process
+}
+
+// URL is where it listens, the same after every Start.
+func (l *Loki) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", l.port) }
+
+// Start runs Loki and waits until it is ready. If that fails, nothing is left running.
+func (l *Loki) Start(ctx context.Context) error {
+	binary, err := Binary("loki")
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(l.Dir, "loki.yaml")
+	if l.port == 0 {
+		if err := l.configure(config); err != nil {
+			return err
+		}
+	}
+	if l.run, err = startProcess("loki", binary, []string{"-config.file=" + config}, filepath.Join(l.Dir, "loki.log")); err != nil {
+		return err
+	}
+	if err := l.run.waitReady(ctx, http.DefaultClient, l.URL()+"/ready", ""); err != nil {
+		return errors.Join(err, l.Stop())
+	}
+	return nil
+}
+
+// configure chooses the ports and writes the configuration.
+func (l *Loki) configure(path string) error {
+	ports, err := FreePorts(2)
+	if err != nil {
+		return err
+	}
+	tmpl, err := template.New("loki.yaml").Parse(lokiConfig)
+	if err != nil {
+		return fmt.Errorf("configuring Loki: %w", err)
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("configuring Loki: %w", err)
+	}
+	err = tmpl.Execute(file, struct {
+		Dir                string
+		HTTPPort, GRPCPort int
+	}{l.Dir, ports[0], ports[1]})
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("configuring Loki: %w", err)
+	}
+	l.port = ports[0]
+	return nil
+}
+
+// Stop ends Loki by SIGTERM and waits for it; what it has acknowledged is on disk then. It does nothing if it does not run.
+func (l *Loki) Stop() error {
+	if l.run == nil {
+		return nil
+	}
+	_, err := l.run.terminate(90 * time.Second)
+	l.run = nil
+	return err
+}
