@@ -34,6 +34,7 @@ type Config struct {
 	LokiTimeout    time.Duration `name:"loki-timeout" default:"10s" placeholder:"TIME" group:"loki" help:"How long one push may take before it is tried again. Default: ${default}."`
 	BatchSize      Size          `default:"1MiB" placeholder:"SIZE" group:"loki" help:"Lines are pushed when they come to this size. Default: ${default}."`
 	BatchWait      time.Duration `default:"1s" placeholder:"TIME" group:"loki" help:"Lines are pushed when the oldest has waited this long. Default: ${default}."`
+	LokiStreamRate Size          `name:"loki-stream-rate" default:"900KiB" placeholder:"SIZE" group:"loki" help:"Bytes per second pushed to one stream at the most. Faster ones, Loki cuts into shards (shard_streams), between which it does not drop what is sent again after a crash. 0: as fast as it goes. Default: ${default}."`
 	PushesInFlight int           `default:"2" placeholder:"N" group:"loki" help:"Pushes under way at a time, per path. Default: ${default}."`
 	BackoffMin     time.Duration `default:"500ms" placeholder:"TIME" group:"loki" help:"Pause after a failed push; it doubles up to --backoff-max, with jitter. Pushing never gives up. Default: ${default}."`
 	BackoffMax     time.Duration `default:"1m" placeholder:"TIME" group:"loki" help:"Longest pause between two tries. Default: ${default}."`
@@ -79,7 +80,7 @@ func (c *Config) validate() error {
 		ok   bool
 	}{
 		{"--max-read-line", c.MaxReadLine >= 1<<10}, {"--batch-size", c.BatchSize >= 1<<10},
-		{"--hold-deleted", c.HoldDeleted >= 0}, {"--dead-letter-max-size", c.DeadLetterMaxSize >= 1<<10},
+		{"--hold-deleted", c.HoldDeleted >= 0}, {"--loki-stream-rate", c.LokiStreamRate == 0 || c.LokiStreamRate >= 1<<10}, {"--dead-letter-max-size", c.DeadLetterMaxSize >= 1<<10},
 		{"--poll-interval", c.PollInterval >= time.Millisecond}, {"--batch-wait", c.BatchWait >= time.Millisecond},
 		{"--loki-timeout", c.LokiTimeout >= time.Millisecond}, {"--pushes-in-flight", c.PushesInFlight >= 1},
 		{"--backoff-min", c.BackoffMin >= time.Millisecond}, {"--backoff-max", c.BackoffMax >= c.BackoffMin},

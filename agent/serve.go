@@ -110,7 +110,7 @@ func newClient(cfg *Config, logger *slog.Logger, reg prometheus.Registerer) (*sh
 	}
 	return shipper.New(shipper.Config{
 		URL: cfg.LokiURL, TenantID: cfg.LokiTenantID, HTTP: http, Timeout: cfg.LokiTimeout, InFlight: cfg.PushesInFlight,
-		BackoffMin: cfg.BackoffMin, BackoffMax: cfg.BackoffMax, UserAgent: "auditferry/" + version,
+		StreamRate: int(cfg.LokiStreamRate), BackoffMin: cfg.BackoffMin, BackoffMax: cfg.BackoffMax, UserAgent: "auditferry/" + version,
 		DeadLetterFile: cfg.DeadLetterFile, DeadLetterMaxSize: int64(cfg.DeadLetterMaxSize),
 		Logger: logger, Registerer: reg,
 	})

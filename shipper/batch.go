@@ -125,6 +125,15 @@ func (b *Batch) group() {
 	}
 }
 
+// entrySize is what Loki counts of an entry: line and structured metadata.
+func entrySize(e *push.Entry) int {
+	size := len(e.Line)
+	for _, f := range e.StructuredMetadata {
+		size += len(f.Name) + len(f.Value)
+	}
+	return size
+}
+
 // emptied is s with length 0; its elements are zeroed, so that they hold no memory, and it is nil if its capacity is over kept.
 func emptied[T any](s []T, kept int) []T {
 	if cap(s) > kept {

@@ -33,6 +33,9 @@ type Config struct {
 	// BackoffMin and BackoffMax bound the interval between attempts; each pause is spread by half of it either way.
 	// Defaults 500 ms and 1 min.
 	BackoffMin, BackoffMax time.Duration
+	// StreamRate is how fast one stream may be pushed, in bytes of lines and structured metadata per second; 0: as fast as
+	// it goes.
+	StreamRate int
 	// UserAgent defaults to "auditferry".
 	UserAgent string
 	// DeadLetterFile takes the entries that Loki refuses for good, as JSON lines (see DeadLetter). Required.
@@ -70,6 +73,7 @@ type Client struct {
 	http    *http.Client
 	encoder encoder
 	letters *deadLetters
+	pace    *pace
 	metrics *metrics
 	health  *health
 
@@ -109,7 +113,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	m.deadLetterBytes.Set(float64(letters.size()))
 	return &Client{
-		cfg: cfg, url: target, http: client, letters: letters, metrics: m,
+		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate), metrics: m,
 		health: newHealth(cfg.Logger, m.lokiUp, target.Redacted()),
 		sleep:  sleep, now: time.Now,
 	}, nil

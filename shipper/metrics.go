@@ -12,6 +12,7 @@ type metrics struct {
 	pushes          *prometheus.CounterVec
 	duration        prometheus.Histogram
 	retries         prometheus.Counter
+	paced           prometheus.Counter
 	sentEntries     prometheus.Counter
 	sentBytes       prometheus.Counter
 	packedBytes     prometheus.Counter
@@ -34,6 +35,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "auditferry", Name: "push_duration_seconds",
 			Help: "Time of one attempt to push.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 13)}),
 		retries:     counter("push_retries_total", "Attempts to push that had to be made again."),
+		paced:       counter("push_paced_seconds_total", "Seconds that pushes waited so that no stream is faster than --loki-stream-rate."),
 		sentEntries: counter("sent_entries_total", "Entries that Loki has acknowledged."),
 		sentBytes:   counter("sent_bytes_total", "Bytes of the lines that Loki has acknowledged, uncompressed."),
 		packedBytes: counter("sent_compressed_bytes_total", "Bytes of the bodies of pushes that Loki has acknowledged."),
@@ -50,7 +52,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.pushes, m.duration, m.retries, m.sentEntries, m.sentBytes, m.packedBytes,
+	for _, c := range []prometheus.Collector{m.pushes, m.duration, m.retries, m.paced, m.sentEntries, m.sentBytes, m.packedBytes,
 		m.inFlight, m.dropped, m.lokiUp, m.deadLetterBytes} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of pushes: %w", err)

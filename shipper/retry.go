@@ -2,6 +2,7 @@ package shipper
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -51,7 +52,8 @@ func newDelivery(c *Client, b *Batch) *delivery {
 func (d *delivery) run(ctx context.Context) error {
 	defer d.client.health.abandon(d) // of no effect after a success
 	d.batch.group()
-	todo := []span{{0, d.batch.Len()}}
+	todo := d.client.pace.spans(d.batch)
+	slices.Reverse(todo) // a stack
 	for len(todo) > 0 {
 		s := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -78,6 +80,9 @@ func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
 		if encodingErr != nil {
 			a.words = encodingErr.Error()
 		} else {
+			if err := d.keepPace(ctx, s); err != nil {
+				return false, err
+			}
 			a = d.client.post(ctx, d.batch.body)
 		}
 		if ctx.Err() != nil && a.meaning != stored {
@@ -115,6 +120,16 @@ func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
 			return false, nil
 		}
 	}
+}
+
+// keepPace waits until no stream of s would be too fast. What is tried again counts again: Loki may have stored it.
+func (d *delivery) keepPace(ctx context.Context, s span) error {
+	wait := d.client.pace.reserve(d.batch, s, d.client.now())
+	if wait == 0 {
+		return nil
+	}
+	d.client.metrics.paced.Add(wait.Seconds())
+	return d.client.sleep(ctx, wait)
 }
 
 // progress notes that Loki has decided about entries, one way or the other.

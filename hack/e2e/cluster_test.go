@@ -23,7 +23,7 @@ func TestCluster(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), traffic+8*time.Minute)
 	defer cancel()
 	dir := workDir(t)
-	loki := startLoki(t, ctx, dir)
+	loki := startLoki(t, ctx, dir, true)
 	cluster := &rig.Cluster{Dir: subDir(t, dir, "cluster"), Users: users}
 	agent := startAgent(t, dir, cluster.AuditLog(), loki.URL())
 	start := time.Now()

@@ -148,6 +148,7 @@ func writeUntil(ctx context.Context, ledger *ledger, lines [][]byte, auditLog st
 func startLife(t *testing.T, agent *rig.Agent, ledger *ledger, from int, room int64) {
 	t.Helper()
 	agent.ExtraArgs = []string{
+		"--loki-stream-rate=0", // full tilt
 		"--loki-tenant-id=" + ledger.begin(from, room),
 		fmt.Sprintf("--batch-size=%d", crashBatch), fmt.Sprintf("--pushes-in-flight=%d", crashInFlight),
 	}

@@ -73,7 +73,7 @@ func shipAtFirstStart(t *testing.T, lines iter.Seq2[[]byte, error]) (bytes, peak
 	}
 	server, url := startEndpoint(t, lokitest.HashLines())
 	begin := time.Now()
-	agent := newAgent(t, dir, auditLog, url)
+	agent := newAgent(t, dir, auditLog, url, "--loki-stream-rate=0") // full speed
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)
 	}

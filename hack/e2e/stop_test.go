@@ -41,7 +41,7 @@ func TestStop(t *testing.T) {
 			dir := workDir(t)
 			auditLog := filepath.Join(subDir(t, dir, "audit"), "audit.log")
 			tally, count := writeSample(t, ctx, auditLog)
-			agent := newAgent(t, dir, auditLog, url, "--batch-size=256KiB", fmt.Sprintf("--shutdown-timeout=%s", test.timeout))
+			agent := newAgent(t, dir, auditLog, url, "--batch-size=256KiB", "--loki-stream-rate=0", fmt.Sprintf("--shutdown-timeout=%s", test.timeout))
 			if err := agent.Start(); err != nil {
 				t.Fatal(err)
 			}

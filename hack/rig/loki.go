@@ -19,6 +19,8 @@ var lokiConfig string
 // the data stay. One goroutine starts and stops it.
 type Loki struct {
 	Dir string // holds the configuration, the data and loki.log; kept
+	// ShardStreams is Loki's default. Off, for lines that are longer than the rate at which it would cut a stream.
+	ShardStreams bool
 
 	port int
 	run  *process
@@ -65,7 +67,8 @@ func (l *Loki) configure(path string) error {
 	err = tmpl.Execute(file, struct {
 		Dir                string
 		HTTPPort, GRPCPort int
-	}{l.Dir, ports[0], ports[1]})
+		ShardStreams       bool
+	}{l.Dir, ports[0], ports[1], l.ShardStreams})
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("configuring Loki: %w", err)
 	}

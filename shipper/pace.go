@@ -1,0 +1,94 @@
+package shipper
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// paceStreams is how many streams a pace remembers before it forgets those that have their burst to spare.
+const paceStreams = 10_000
+
+// A pace keeps every stream of a client below a rate. Loki cuts a stream that is faster than 1,536 KB/s into shards, and the
+// shard changes from push to push: what is sent again after a crash can land in another one, and log queries then show it
+// twice (shard_streams, on by default; Loki pkg/distributor/distributor.go, calculateShards: the rate of a stream and the
+// size of the push together decide). A quarter of the rate is the most that one push may hold of a stream, and the most
+// that may be sent of it at once. A new pace begins with nothing to spare: the agent that was killed a moment ago may have
+// used it up.
+type pace struct {
+	perSecond, burst int // bytes; 0: no limit
+
+	mu      sync.Mutex
+	streams map[string]*rate.Limiter
+}
+
+func newPace(perSecond int) *pace {
+	return &pace{perSecond: perSecond, burst: max(1, perSecond/4), streams: make(map[string]*rate.Limiter)}
+}
+
+// spans cuts a batch into what may be pushed at once.
+func (p *pace) spans(b *Batch) []span {
+	if p.perSecond == 0 {
+		return []span{{0, b.Len()}}
+	}
+	var spans []span
+	lo := 0
+	for _, s := range b.streams {
+		bytes := 0
+		for i := s.first; i < s.first+s.count; i++ {
+			size := entrySize(&b.grouped[i])
+			if bytes += size; bytes > p.burst && bytes > size {
+				spans = append(spans, span{lo, i})
+				lo, bytes = i, size
+			}
+		}
+	}
+	return append(spans, span{lo, b.Len()})
+}
+
+// reserve takes what the span needs of the rates of its streams, and gives how long to wait before it is pushed.
+func (p *pace) reserve(b *Batch, s span, now time.Time) (wait time.Duration) {
+	if p.perSecond == 0 {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, stream := range b.streams {
+		bytes := 0
+		for i := max(s.lo, stream.first); i < min(s.hi, stream.first+stream.count); i++ {
+			bytes += entrySize(&b.grouped[i])
+		}
+		if bytes > 0 {
+			wait = max(wait, p.take(p.limiter(stream.labels, now), bytes, now))
+		}
+	}
+	return wait
+}
+
+// take reserves bytes, which can be more than the burst: an entry cannot be cut.
+func (p *pace) take(l *rate.Limiter, bytes int, now time.Time) (wait time.Duration) {
+	for bytes > 0 {
+		part := min(bytes, p.burst)
+		wait = l.ReserveN(now, part).DelayFrom(now)
+		bytes -= part
+	}
+	return wait
+}
+
+func (p *pace) limiter(labels string, now time.Time) *rate.Limiter {
+	if l, known := p.streams[labels]; known {
+		return l
+	}
+	if len(p.streams) >= paceStreams {
+		for labels, l := range p.streams {
+			if l.TokensAt(now) >= float64(p.burst) {
+				delete(p.streams, labels)
+			}
+		}
+	}
+	l := rate.NewLimiter(rate.Limit(p.perSecond), p.burst)
+	l.ReserveN(now, p.burst)
+	p.streams[labels] = l
+	return l
+}
