@@ -372,8 +372,9 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	address := l.Addr().String()
+	_ = l.Close()
+	return address
 }
 
 func (n *node) get(path string) (int, string) {

@@ -33,14 +33,17 @@ func listen(address string, reg *prometheus.Registry, ready func() error) (stop 
 		fmt.Fprintln(w, "ok")
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // ends at Shutdown or Close
+	}()
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if errors.Is(server.Shutdown(ctx), context.DeadlineExceeded) {
 			_ = server.Close()
 		}
-		_ = <-failed // ended by Shutdown or Close
+		<-served
 	}, nil
 }
