@@ -33,6 +33,7 @@ type follower struct {
 	cancelDue context.CancelFunc
 	fields    []shipper.Field
 	end       positions.Position // after the newest line in the batch, or left out after it
+	sent      int64              // LSN of the end of the last batch sent
 }
 
 // run is the loop: next line, describe, batch, push, commit. It ends when ctx does, or when nothing can be pushed any
@@ -47,18 +48,20 @@ func (f *follower) run(ctx context.Context) error {
 		if err == nil {
 			err = f.add(ctx, line)
 		}
-		if f.batch.Bytes() >= f.batchSize || f.due != nil && f.due.Err() != nil {
-			err = f.send(ctx)
-		}
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return ignoreStop(ctx, err)
+		}
+		if f.batch.Bytes() >= f.batchSize || f.due != nil && f.due.Err() != nil {
+			if err := f.send(ctx); err != nil {
+				return ignoreStop(ctx, err)
+			}
 		}
 	}
 }
 
-// wait gives how long to wait for the next line: as long as the open batch may, if there is one.
+// wait gives how long to wait for the next line: as long as what was read may, if anything was.
 func (f *follower) wait(ctx context.Context) context.Context {
-	if f.batch.Len() == 0 {
+	if f.end.LSN == f.sent {
 		return ctx
 	}
 	if f.due == nil {
@@ -76,6 +79,9 @@ func (f *follower) add(ctx context.Context, line tailer.Line) error {
 	}
 	f.metrics.read(line)
 	at := f.each(line, f.end.EventTime, func(e audit.Entry) {
+		if f.batch.Len() == 0 {
+			f.metrics.began(e.Time)
+		}
 		f.fields = f.fields[:0]
 		for _, field := range e.Metadata {
 			f.fields = append(f.fields, shipper.Field(field))
@@ -114,14 +120,15 @@ func (f *follower) tooEarly(t time.Time) bool {
 }
 
 // send hands the open batch over to be pushed and begins another. The position moves when Loki has acknowledged it and
-// all before it: this is the only place that moves one.
+// all before it: this is the only place that moves one. A batch that is empty, because what was read is not to be pushed,
+// takes its turn as well.
 func (f *follower) send(ctx context.Context) error {
-	if f.batch.Len() == 0 {
+	if f.end.LSN == f.sent {
 		return nil
 	}
-	end := f.end
+	end, entries := f.end, f.batch.Len()
 	acked := func() {
-		f.metrics.acknowledged(end)
+		f.metrics.acknowledged(end, entries)
 		// A failed write is held, counted and logged by the store: it costs repeats after a crash, so shipping goes on.
 		if err := f.store.Commit(f.path, end); errors.Is(err, positions.ErrRefused) {
 			f.logger.Error("bug: positions do not follow each other", "error", err)
@@ -130,6 +137,7 @@ func (f *follower) send(ctx context.Context) error {
 	if err := f.queue.Send(ctx, f.batch, acked); err != nil {
 		return fmt.Errorf("pushing what was read of %s: %w", f.path, err)
 	}
+	f.sent = end.LSN
 	f.batch = f.queue.Batch()
 	if f.due != nil {
 		f.cancelDue()

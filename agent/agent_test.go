@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/auditferry/auditferry/positions"
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
 
@@ -305,10 +308,16 @@ func TestStartAt(t *testing.T) {
 		{"beginning", events(0, 40)},
 		{"end", events(30, 40)},
 		{"2026-11-23T20:00:00.000015Z", events(15, 40)},
+		{"2026-11-23T20:00:00.000015Z after damage", events(15, 40)},
 	} {
 		t.Run(tt.at, func(t *testing.T) {
 			n := newNode(t)
 			n.listen = freeAddress(t)
+			at, damaged := strings.CutSuffix(tt.at, " after damage")
+			tt.at = at
+			if damaged {
+				n.write("audit.log", event(9)[50:]) // has no time of its own, and is the first
+			}
 			n.write("audit-2026-11-23T19-59-59.999.log", events(0, 10)...) // as a rotation before the time
 			n.write("audit.log", events(10, 30)...)
 			n.start("--start-at=" + tt.at)
@@ -337,6 +346,50 @@ func TestTwoPathsDoNotHoldEachOtherBack(t *testing.T) {
 	close(hold)
 	if code := n.stopped(); code != exitOK {
 		t.Errorf("exit code %d", code)
+	}
+	// Loki refuses what is far behind the newest entry of a stream, so paths must not share one.
+	for _, e := range n.loki.Entries() {
+		want := n.path("other.log")
+		if e.Line == event(0) {
+			want = n.path("audit.log")
+		}
+		if e.Labels["filename"] != want {
+			t.Errorf("the label filename is %q, want %q", e.Labels["filename"], want)
+		}
+	}
+}
+
+func TestWhatIsNotPushedMovesThePositionToo(t *testing.T) {
+	n := newNode(t)
+	n.listen = freeAddress(t)
+	n.write("audit.log", event(0), strings.Repeat("\x00", 100), "")
+	n.start()
+	n.wait(1)
+	n.waitMetric(`auditferry_lag_bytes{path="`+n.path("audit.log")+`"}`, "0")
+	n.stopped()
+	if p := n.position(); p.Offset != n.size("audit.log") {
+		t.Errorf("the position is %d, want the end, %d", p.Offset, n.size("audit.log"))
+	}
+}
+
+func TestLagIsTheAgeOfTheOldestUnacknowledgedEvent(t *testing.T) {
+	m := newPathMetrics(prometheus.NewRegistry(), "a", positions.Position{}, func() int64 { return 0 })
+	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
+	for _, step := range []struct {
+		do   func()
+		want time.Duration
+	}{
+		{func() {}, 0},
+		{func() { m.began(ago(time.Hour)) }, time.Hour},
+		{func() { m.began(ago(time.Minute)) }, time.Hour},
+		{func() { m.acknowledged(positions.Position{}, 5) }, time.Minute},
+		{func() { m.acknowledged(positions.Position{}, 0) }, time.Minute}, // nothing in it was pushed
+		{func() { m.acknowledged(positions.Position{}, 1) }, 0},
+	} {
+		step.do()
+		if got := m.lagSeconds(); got < step.want.Seconds() || got > step.want.Seconds()+30 {
+			t.Errorf("lag of %v s, want %v", got, step.want)
+		}
 	}
 }
 
@@ -447,14 +500,35 @@ func TestDryRunTouchesNothing(t *testing.T) {
 	}
 }
 
+func TestDryRunCanBeInterrupted(t *testing.T) {
+	n := newNode(t)
+	n.write("audit.log", events(0, 3)...)
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	if code := run(stopped, n.flags("--dry-run"), &stdout, &stderr); code != exitFailure || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
 func TestCheckConfig(t *testing.T) {
 	n := newNode(t)
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), n.flags("--check-config"), &stdout, &stderr); code != exitOK || !strings.Contains(stdout.String(), "does not exist yet") {
 		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
 	}
-	if code := run(t.Context(), n.flags("--check-config", "--positions-file=/no/such/dir/p"), &stdout, &stderr); code != exitFailure {
-		t.Errorf("exit code %d for a missing directory", code)
+	for _, wrong := range []string{
+		"--positions-file=/no/such/dir/p", "--dead-letter-file=/no/such/dir/d", "--log-file=/no/such/dir/l",
+		"--listen-address=127.0.0.1:99999", "--loki-http-config=/no/such/file",
+	} {
+		stderr.Reset()
+		flag, _, _ := strings.Cut(wrong, "=")
+		if code := run(t.Context(), n.flags("--check-config", wrong), &stdout, &stderr); code != exitFailure || !strings.Contains(stderr.String(), flag) {
+			t.Errorf("%s: exit code %d, stderr %q", wrong, code, stderr.String())
+		}
+	}
+	if left, _ := os.ReadDir(n.dir); len(left) != 0 {
+		t.Errorf("it left %v behind", left)
 	}
 	if n.loki.Requests() != 0 {
 		t.Error("it pushed")

@@ -39,7 +39,7 @@ type Config struct {
 	BackoffMin     time.Duration `default:"500ms" placeholder:"TIME" group:"loki" help:"Pause after a failed push; it doubles up to --backoff-max, with jitter. Pushing never gives up. Default: ${default}."`
 	BackoffMax     time.Duration `default:"1m" placeholder:"TIME" group:"loki" help:"Longest pause between two tries. Default: ${default}."`
 
-	Node    string            `env:"AUDITFERRY_NODE,NODE_NAME" placeholder:"NAME" group:"labels" help:"Label node. Default: $$NODE_NAME, else the host name."`
+	Node    string            `placeholder:"NAME" group:"labels" help:"Label node. Default: $$NODE_NAME, else the host name."`
 	Cluster string            `placeholder:"NAME" group:"labels" help:"Label cluster; none if not given."`
 	Label   map[string]string `placeholder:"NAME=VALUE" group:"labels" help:"A further label of every stream. Repeatable."`
 
@@ -104,7 +104,7 @@ func (c *Config) validate() error {
 	if _, err := c.start(); err != nil {
 		return err
 	}
-	if _, err := audit.NewDescriber(c.labels()); err != nil {
+	if _, err := audit.NewDescriber(c.labels(c.AuditLogPath[0])); err != nil {
 		return fmt.Errorf("--node, --cluster or --label: %w", err)
 	}
 	if c.ListenAddress != "" {
@@ -159,6 +159,9 @@ func (c *Config) start() (tailer.Start, error) {
 // complete fills in the defaults that depend on the machine.
 func (c *Config) complete() error {
 	if c.Node == "" {
+		c.Node = os.Getenv("NODE_NAME")
+	}
+	if c.Node == "" {
 		host, err := os.Hostname()
 		if err != nil {
 			return fmt.Errorf("--node is not given and there is no host name: %w", err)
@@ -188,7 +191,7 @@ func (c *Config) makeStateDir() error {
 // defaultPositionsFile is where systemd says that state goes (systemd.exec(5), StateDirectory), else the place that
 // the file system hierarchy has for it, else the user's own.
 func defaultPositionsFile() string {
-	dir := os.Getenv("STATE_DIRECTORY")
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":") // systemd gives a list
 	if dir == "" && os.Geteuid() == 0 {
 		dir = "/var/lib/auditferry"
 	}
@@ -203,9 +206,13 @@ func defaultPositionsFile() string {
 	return filepath.Join(dir, "positions.json")
 }
 
-// labels is what every stream of this agent has in common.
-func (c *Config) labels() audit.Config {
-	return audit.Config{Node: c.Node, Cluster: c.Cluster, Static: c.Label}
+// labels is what every stream of a path has in common. The path is a label only where there are several.
+func (c *Config) labels(path string) audit.Config {
+	labels := audit.Config{Node: c.Node, Cluster: c.Cluster, Static: c.Label}
+	if len(c.AuditLogPath) > 1 {
+		labels.Filename = path
+	}
+	return labels
 }
 
 // httpConfig reads --loki-http-config.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,19 +23,25 @@ import (
 	"github.com/auditferry/auditferry/tailer"
 )
 
-// checkConfig opens what serve would open, without following, pushing, or taking the positions away from an agent that
-// runs.
+// checkConfig tries what serve needs, without following, pushing, or taking the positions away from an agent that runs.
+// It leaves nothing behind.
 func checkConfig(cfg *Config, stdout io.Writer) error {
-	if err := cfg.makeStateDir(); err != nil {
+	if cfg.PositionsFile == defaultPositionsFile() && !isDir(filepath.Dir(cfg.PositionsFile)) {
+		fmt.Fprintf(stdout, "%s does not exist yet: the agent would make it\n", filepath.Dir(cfg.PositionsFile))
+	} else if err := cfg.checkState(); err != nil {
 		return err
+	}
+	if cfg.LogFile != "" {
+		if err := tryWriting("--log-file", cfg.LogFile); err != nil {
+			return err
+		}
+	}
+	if cfg.ListenAddress != "" {
+		if _, err := net.ResolveTCPAddr("tcp", cfg.ListenAddress); err != nil {
+			return fmt.Errorf("--listen-address: %w", err)
+		}
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	if _, err := newClient(cfg, quiet, nil); err != nil {
-		return err
-	}
-	if dir := filepath.Dir(cfg.PositionsFile); !isDir(dir) {
-		return fmt.Errorf("--positions-file=%s: there is no directory %s: create it", cfg.PositionsFile, dir)
-	}
 	for _, path := range cfg.AuditLogPath {
 		tail, err := tailer.New(cfg.tail(path, tailer.Start{}, quiet, nil), nil)
 		if err != nil {
@@ -49,27 +56,52 @@ func checkConfig(cfg *Config, stdout io.Writer) error {
 	return nil
 }
 
+// checkState tries where positions and dead letters go, and what is needed to push.
+func (c *Config) checkState() error {
+	if err := tryWriting("--positions-file", c.PositionsFile); err != nil {
+		return err
+	}
+	if err := tryWriting("--dead-letter-file", c.DeadLetterFile); err != nil {
+		return err
+	}
+	_, err := newClient(c, slog.New(slog.DiscardHandler), nil)
+	return err
+}
+
+// tryWriting says why a file cannot be made beside path.
+func tryWriting(flag, path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".auditferry-check-*")
+	if err != nil {
+		return fmt.Errorf("%s=%s: its directory must exist and be writable: %w", flag, path, err)
+	}
+	_ = f.Close()
+	if err := os.Remove(f.Name()); err != nil {
+		return fmt.Errorf("%s=%s: %w", flag, path, err)
+	}
+	return nil
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
 }
 
 // dryRun reads what is there now and prints what would be pushed of it.
-func dryRun(cfg *Config, stdout, stderr io.Writer) error {
+func dryRun(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {
 	logger, closeLog, err := newLogger(cfg, stderr)
 	if err != nil {
 		return err
 	}
 	defer closeLog()
-	describer, err := audit.NewDescriber(cfg.labels())
-	if err != nil {
-		return err
-	}
 	start, err := cfg.start()
 	if err != nil {
 		return err
 	}
 	for _, path := range cfg.AuditLogPath {
+		describer, err := audit.NewDescriber(cfg.labels(path))
+		if err != nil {
+			return err
+		}
 		tail, err := tailer.New(cfg.tail(path, start, logger, nil), nil)
 		if err != nil {
 			return explain(err)
@@ -78,7 +110,7 @@ func dryRun(cfg *Config, stdout, stderr io.Writer) error {
 			describe: describer, since: start.Since,
 			metrics: newPathMetrics(prometheus.NewRegistry(), path, positions.Position{}, tail.Unread),
 		}
-		streams, err := f.count(tail)
+		streams, err := f.count(ctx, tail, firstEventTime(start))
 		tail.Close()
 		if err != nil {
 			return err
@@ -96,16 +128,15 @@ type streamCount struct {
 	entries, bytes int
 }
 
-// count reads on until nothing more is there.
-func (f *follower) count(tail *tailer.Tailer) (map[string]*streamCount, error) {
-	now, cancel := context.WithCancel(context.Background())
+// count reads on until nothing more is there, or ctx ends; at is the time of lines that have none, to begin with.
+func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time) (map[string]*streamCount, error) {
+	now, cancel := context.WithCancel(ctx)
 	cancel() // do not wait for more
 	streams := make(map[string]*streamCount)
-	at := time.Now()
-	for {
+	for ctx.Err() == nil {
 		line, err := tail.Next(now)
 		if errors.Is(err, context.Canceled) {
-			return streams, nil
+			return streams, tail.Trouble()
 		}
 		if err != nil {
 			return nil, err
@@ -120,6 +151,7 @@ func (f *follower) count(tail *tailer.Tailer) (map[string]*streamCount, error) {
 			s.bytes += len(e.Line)
 		})
 	}
+	return nil, errors.New("interrupted before the end")
 }
 
 // printStreams prints the streams with the most bytes first.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // listen serves /metrics, /healthz and /readyz on --listen-address until stop is called, which waits. ready gives what is
 // wrong, or nil.
-func listen(address string, reg *prometheus.Registry, ready func() error) (stop func(), err error) {
+func listen(address string, reg *prometheus.Registry, logger *slog.Logger, ready func() error) (stop func(), err error) {
 	if address == "" {
 		return func() {}, nil
 	}
@@ -36,7 +37,9 @@ func listen(address string, reg *prometheus.Registry, ready func() error) (stop 
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(l) // ends at Shutdown or Close
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			logger.Error("metrics and health are not served any more", "error", err)
+		}
 	}()
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

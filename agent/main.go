@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 )
@@ -25,15 +24,9 @@ const (
 // version is set by the linker to the version of the release.
 var version = "dev"
 
-// memoryLimit keeps the garbage small on a node that etcd shares. It is soft: longer lines may take more. The agent
-// allocates next to nothing once it runs, so collecting more often costs little.
-const memoryLimit = 24 << 20
-
 func main() {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -56,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case cfg.CheckConfig:
 		err = checkConfig(cfg, stdout)
 	case cfg.DryRun:
-		err = dryRun(cfg, stdout, stderr)
+		err = dryRun(ctx, cfg, stdout, stderr)
 	default:
 		err = serve(ctx, cfg, stderr)
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +18,9 @@ type pathMetrics struct {
 	lines, bytes, fragments, cutBytes, malformed, blank prometheus.Counter
 
 	readLSN, ackedLSN atomic.Int64
-	ackedEvent        atomic.Int64 // unix nanoseconds
+
+	mu     sync.Mutex
+	oldest []time.Time // of the batches that are not acknowledged: the time of the first event
 }
 
 func newPathMetrics(reg prometheus.Registerer, path string, start positions.Position, unread func() int64) *pathMetrics {
@@ -36,20 +40,14 @@ func newPathMetrics(reg prometheus.Registerer, path string, start positions.Posi
 	}
 	m.readLSN.Store(start.LSN)
 	m.ackedLSN.Store(start.LSN)
-	m.ackedEvent.Store(start.EventTime.UnixNano())
 	lag := func() int64 { return unread() + m.readLSN.Load() - m.ackedLSN.Load() }
 	reg.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditferry_lag_bytes", Help: "Bytes on disk that Loki has not acknowledged.",
 		}, func() float64 { return float64(lag()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "auditferry_lag_seconds", Help: "Age of the last acknowledged event while there is a later one on disk, else 0.",
-		}, func() float64 {
-			if lag() == 0 {
-				return 0
-			}
-			return max(0, time.Since(time.Unix(0, m.ackedEvent.Load())).Seconds())
-		}),
+			Name: "auditferry_lag_seconds", Help: "Age of the oldest event that was read and that Loki has not acknowledged; 0 if there is none.",
+		}, m.lagSeconds),
 	)
 	return m
 }
@@ -75,7 +73,29 @@ func (m *pathMetrics) described(e audit.Entry) {
 	}
 }
 
-func (m *pathMetrics) acknowledged(end positions.Position) {
+// began notes the first event of a batch.
+func (m *pathMetrics) began(event time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.oldest = append(m.oldest, event)
+}
+
+// acknowledged notes the end of the oldest batch; entries is how many it had.
+func (m *pathMetrics) acknowledged(end positions.Position, entries int) {
 	m.ackedLSN.Store(end.LSN)
-	m.ackedEvent.Store(end.EventTime.UnixNano())
+	if entries == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.oldest = slices.Delete(m.oldest, 0, 1)
+}
+
+func (m *pathMetrics) lagSeconds() float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.oldest) == 0 {
+		return 0
+	}
+	return max(0, time.Since(m.oldest[0]).Seconds())
 }

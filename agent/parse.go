@@ -13,7 +13,7 @@ import (
 
 const description = `Carries Kubernetes audit logs from a control-plane node to Grafana Loki: every event once, through rotation, restarts and outages. The least that works:
 
-auditferry --audit-log-path=/var/log/kubernetes/audit/audit.log --loki-url=http://loki:3100
+auditferry --audit-log-path=/var/log/audit.log --loki-url=http://loki:3100
 
 Each flag can also be set by environment (--loki-url as AUDITFERRY_LOKI_URL; several values with commas, several labels with semicolons) or in the --config file. Flags win over the environment, which wins over the file.`
 
@@ -46,8 +46,12 @@ func (f finished) Error() string { return fmt.Sprintf("finished with exit code %
 func parse(args []string, stdout io.Writer) (command string, cfg *Config, err error) {
 	var line commandLine
 	defer func() {
-		if done, ok := recover().(finished); ok {
-			err = done
+		switch r := recover().(type) {
+		case nil:
+		case finished:
+			err = r
+		default:
+			panic(r)
 		}
 	}()
 	parser, err := kong.New(&line,

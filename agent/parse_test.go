@@ -145,6 +145,19 @@ func TestHelpTellsEveryFlagOnce(t *testing.T) {
 	}
 }
 
+func TestNodeIsTakenFromTheFileBeforeTheEnvironmentOfKubernetes(t *testing.T) {
+	t.Setenv("NODE_NAME", "from-kubernetes")
+	for _, tt := range []struct{ file, want string }{{"node: from-file\n", "from-file"}, {"log-level: warn\n", "from-kubernetes"}} {
+		_, cfg, err := parse(append(least, "--config="+write(t, tt.file)), &bytes.Buffer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.Node != tt.want {
+			t.Errorf("with %q the node is %q, want %q", tt.file, cfg.Node, tt.want)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	for _, args := range [][]string{{"version"}, {"--version"}} {
 		var stdout, stderr bytes.Buffer

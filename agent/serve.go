@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -24,8 +25,17 @@ import (
 // syncInterval is how often positions are made durable: what a power failure repeats at the most.
 const syncInterval = time.Second
 
+// limitMemory keeps the garbage small on a node that etcd shares: 16 MiB, and 8 for each path with its batches. It is soft:
+// longer lines may take more. The agent allocates next to nothing once it runs, so collecting more often costs little.
+func limitMemory(paths int) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(16<<20 + int64(paths)*8<<20)
+	}
+}
+
 // serve follows and pushes until ctx ends.
 func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
+	limitMemory(len(cfg.AuditLogPath))
 	if err := cfg.makeStateDir(); err != nil {
 		return err
 	}
@@ -38,7 +48,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	if err := a.open(); err != nil {
 		return errors.Join(err, a.close())
 	}
-	stopListening, err := listen(cfg.ListenAddress, a.registry, a.ready)
+	stopListening, err := listen(cfg.ListenAddress, a.registry, logger, a.ready)
 	if err != nil {
 		return errors.Join(err, a.close())
 	}
@@ -118,7 +128,7 @@ func newClient(cfg *Config, logger *slog.Logger, reg prometheus.Registerer) (*sh
 
 // follow makes the follower of one path, at its position or where --start-at says.
 func (a *agent) follow(path string) (*follower, error) {
-	describer, err := audit.NewDescriber(a.cfg.labels())
+	describer, err := audit.NewDescriber(a.cfg.labels(path))
 	if err != nil {
 		return nil, err
 	}
@@ -141,17 +151,27 @@ func (a *agent) follow(path string) (*follower, error) {
 	if from == nil {
 		// Held from the start, so that a restart before the first acknowledgement begins at the same place and gives the
 		// same time to lines that have none.
-		f.end.EventTime = time.Now().UTC()
-		if err := a.store.Commit(path, f.end); err != nil {
+		f.end.EventTime = firstEventTime(start)
+		if err := a.store.Commit(path, f.end); errors.Is(err, positions.ErrRefused) {
 			tail.Close()
-			return nil, fmt.Errorf("writing the first position: %w", err)
+			return nil, fmt.Errorf("keeping the first position: %w", err)
 		}
 	}
 	if !f.end.Identified() {
 		f.since = start.Since
 	}
+	f.sent = f.end.LSN
 	f.metrics = newPathMetrics(a.registry, path, f.end, tail.Unread)
 	return f, nil
+}
+
+// firstEventTime is the time of lines that have none before the first that has one. Where reading starts at a time, they
+// are before it.
+func firstEventTime(start tailer.Start) time.Time {
+	if !start.Since.IsZero() {
+		return start.Since.Add(-1).UTC()
+	}
+	return time.Now().UTC()
 }
 
 // tail is how a path is read.

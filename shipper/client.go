@@ -26,7 +26,7 @@ type Config struct {
 	// HTTP is TLS, authorization and proxies, by the library that knows them; it reads files again when they change.
 	// Redirects are never followed, whatever it says: net/http would make a GET of the push.
 	HTTP promconfig.HTTPClientConfig
-	// Timeout of one attempt, from connecting to the end of the answer. Default 30 s.
+	// Timeout of one attempt, from connecting to the end of the answer. Default 10 s.
 	Timeout time.Duration
 	// InFlight is how many batches of one queue may be sent and not yet acknowledged. Default 2.
 	InFlight int
@@ -50,7 +50,7 @@ type Config struct {
 }
 
 func (cfg *Config) setDefaults() {
-	setDefault(&cfg.Timeout, 30*time.Second)
+	setDefault(&cfg.Timeout, 10*time.Second)
 	setDefault(&cfg.InFlight, 2)
 	setDefault(&cfg.BackoffMin, 500*time.Millisecond)
 	setDefault(&cfg.BackoffMax, time.Minute)

@@ -86,7 +86,7 @@ func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
 
 // Drain waits until everything sent is acknowledged. If ctx ends before, it cancels the pushes under way, waits for their
 // goroutines, and returns an error that wraps ErrAbandoned and says how many batches were abandoned; none of these, and none
-// after the first of these, is ever acknowledged, and the queue takes no more. After a Drain without error it does.
+// after the first of these, is ever acknowledged, and the queue takes no more.
 // It must not run at the same time as Send or another Drain.
 func (q *Queue) Drain(ctx context.Context) error {
 	held := 0

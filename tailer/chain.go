@@ -55,7 +55,7 @@ func (l *link) is(e *entry) bool {
 	if l.file != nil && os.SameFile(l.file.info, e.info) {
 		return true
 	}
-	if l.kind == timed && e.kind == timed && l.stem == e.stem {
+	if l.once() && e.once() && l.stem == e.stem {
 		return true
 	}
 	return l.file == nil && l.gz == e.gz && os.SameFile(l.info, e.info) && l.info.Size() == e.info.Size() &&
@@ -204,7 +204,7 @@ func (c *chain) meet(e *entry, now time.Time) (l *link, ok bool, err error) {
 		return nil, false, nil
 	}
 	id, whole, err := f.identify()
-	growing := err != nil || !whole && e.kind == numbered
+	growing := err != nil || !whole && e.copied()
 	if growing && now.Sub(e.info.ModTime()) < unfinished {
 		f.close()
 		return nil, false, nil
@@ -229,7 +229,7 @@ func (c *chain) recognise(backup *link) *link {
 		}
 	}
 	i := slices.IndexFunc(c.links, func(l *link) bool { return l.identity() == backup.id })
-	if i < 0 || backup.kind == timed {
+	if i < 0 || !backup.copied() {
 		return backup
 	}
 	if i <= c.at {

@@ -29,7 +29,7 @@ func (e *entry) inode() uint64 { return inode(e.info) }
 
 // rotated is when the file stopped growing, as far as it can be told: zero for the active file.
 func (e *entry) rotated() time.Time {
-	if e.kind == numbered {
+	if e.copied() { // the name does not tell, or not to the hour
 		return e.info.ModTime()
 	}
 	return e.time

@@ -11,9 +11,12 @@ import (
 // backupTime is how lumberjack writes the time of a rotation, in UTC, into the name of a backup.
 const backupTime = "2006-01-02T15-04-05.000"
 
+// logrotateDates are how logrotate's dateext writes the day, the hour or the second of a rotation behind the name.
+var logrotateDates = []string{"20060102", "2006010215", "20060102-150405"}
+
 // rank places a file in the chain of its path: numbered backups first (logrotate's, the highest number is the oldest),
-// then backups with a time in their name (lumberjack's), then the active file. The two kinds of backup do not occur
-// together in practice; where they do, nothing tells their order.
+// then those with a date (logrotate's dateext), then those with a time (lumberjack's), then the active file. The kinds of
+// backup do not occur together in practice; where they do, nothing tells their order.
 type rank struct {
 	kind   int
 	number int
@@ -22,6 +25,7 @@ type rank struct {
 
 const (
 	numbered = iota
+	dated
 	timed
 	active
 )
@@ -36,6 +40,12 @@ type namer struct {
 	prefix string // of a lumberjack backup: audit-
 	ext    string // .log
 }
+
+// once reports whether a name of this kind is given to one file only.
+func (r rank) once() bool { return r.kind == timed || r.kind == dated }
+
+// copied reports whether a file of this name may be one that logrotate has copied (copytruncate).
+func (r rank) copied() bool { return r.kind == numbered || r.kind == dated }
 
 func newNamer(path string) namer {
 	base := filepath.Base(path)
@@ -53,6 +63,13 @@ func (n namer) parse(name string) (stem string, gz bool, r rank, ok bool) {
 	if number, found := strings.CutPrefix(stem, n.base+"."); found {
 		i, err := strconv.Atoi(number)
 		return stem, gz, rank{kind: numbered, number: i}, err == nil && i >= 0
+	}
+	if date, found := strings.CutPrefix(stem, n.base+"-"); found {
+		for _, layout := range logrotateDates {
+			if t, err := time.Parse(layout, date); err == nil {
+				return stem, gz, rank{kind: dated, time: t}, true
+			}
+		}
 	}
 	stamp, found := strings.CutPrefix(stem, n.prefix)
 	if !found {

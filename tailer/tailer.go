@@ -132,7 +132,9 @@ func (t *Tailer) Next(ctx context.Context) (Line, error) {
 			return t.line(l, 1), nil
 		}
 		more, err := t.read()
-		t.observer.reading(err)
+		if !damagedPack(err) || !t.over(err) { // a damaged backup is told when it is left
+			t.observer.reading(err)
+		}
 		if more {
 			continue
 		}

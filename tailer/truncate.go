@@ -20,6 +20,7 @@ func (c *chain) watchLength() {
 				l.shrunk = true // the reader needs to know, and its identity to find the copy
 			} else {
 				l.id = positions.Hash{}
+				c.observer.truncated()
 			}
 		}
 		l.stands = length

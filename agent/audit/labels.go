@@ -28,9 +28,12 @@ const maxLabels = 15
 
 // Config is what all entries of an agent have in common.
 type Config struct {
-	Node    string            // label node; needed: it keeps two agents from writing to one stream
-	Cluster string            // label cluster; none if empty
-	Static  map[string]string // further labels, by name
+	Node    string // label node; needed: it keeps two agents from writing to one stream
+	Cluster string // label cluster; none if empty
+	// Filename is the label filename, none if empty. It keeps the paths of one agent apart: Loki refuses what is over an
+	// hour behind the newest entry of a stream, so a path that catches up may not share one with a path that is ahead.
+	Filename string
+	Static   map[string]string // further labels, by name
 }
 
 // fixed gives the labels that do not depend on the event, or an error that names the label that Loki would refuse.
@@ -42,6 +45,9 @@ func (c Config) fixed() (map[string]string, error) {
 	}
 	if c.Cluster != "" {
 		labels["cluster"] = c.Cluster
+	}
+	if c.Filename != "" {
+		labels["filename"] = c.Filename
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Static)) {
 		if err := checkName(name); err != nil {
@@ -71,7 +77,7 @@ func checkName(name string) error {
 			return fmt.Errorf("label %q: a name is made of letters, digits and _, and does not begin with a digit", name)
 		}
 	}
-	ours := append([]string{"job", "service_name", "node", "cluster"}, perEvent...)
+	ours := append([]string{"job", "service_name", "node", "cluster", "filename"}, perEvent...)
 	switch {
 	case name == "":
 		return fmt.Errorf("label %q: a label needs a name", name)

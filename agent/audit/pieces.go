@@ -9,9 +9,9 @@ import (
 // with {"kind":"Event" too (DESIGN section 4, Damage).
 const eventStart = `{"kind":"Event","apiVersion":"audit.k8s.io/`
 
-// Resync gives the offset, beyond 0, of the next beginning of an event in what is not one JSON object; -1 if there is
+// resync gives the offset, beyond 0, of the next beginning of an event in what is not one JSON object; -1 if there is
 // none.
-func Resync(line []byte) int {
+func resync(line []byte) int {
 	if len(line) == 0 {
 		return -1
 	}
@@ -57,7 +57,7 @@ func (p *Entries) Next() (Entry, bool) {
 	next := -1
 	if entry.Malformed {
 		if p.work -= p.d.scan.at; p.work > 0 {
-			next = Resync(p.rest)
+			next = resync(p.rest)
 		}
 	}
 	if next < 0 {
