@@ -1,8 +1,9 @@
-# Built by `make image`, whose context holds the static binary and an empty directory for the state. CA roots are in the
+# Built by `make image`, whose context holds the static binary and, under var, an empty directory for the state. CA roots are in the
 # binary.
 FROM scratch
 COPY auditferry /auditferry
-COPY --chown=65534:65534 state /var/lib/auditferry
+# For any user, like /tmp: root without its capabilities may write to no directory of another user.
+COPY var /var
 # nobody: enough where the audit logs belong to it (Talos). Where they belong to root, run as uid 0 with all
 # capabilities dropped but DAC_READ_SEARCH.
 USER 65534:65534

@@ -47,7 +47,7 @@ bench: ## Benchmarks of the hot path, with the floor measured in the same run
 	go test -run '^$$' -bench . -benchmem ./agent/audit ./tailer ./shipper
 
 image: build ## The container image auditferry:VERSION, from scratch; needs Docker
-	rm -rf .cache/image && mkdir -p .cache/image/state && cp $(BIN)/auditferry .cache/image/
+	rm -rf .cache/image && mkdir -p .cache/image/var/lib/auditferry && chmod 1777 .cache/image/var/lib/auditferry && cp $(BIN)/auditferry .cache/image/
 	docker build -t auditferry:$(VERSION) -t auditferry:latest -f Dockerfile .cache/image
 
 clean: ## Delete what was built

@@ -34,6 +34,8 @@ type follower struct {
 	fields    []shipper.Field
 	end       positions.Position // after the newest line in the batch, or left out after it
 	sent      int64              // LSN of the end of the last batch sent
+
+	shipped, caughtUp bool // was told
 }
 
 // run is the loop: next line, describe, batch, push, commit. It ends when ctx does, or when nothing can be pushed any
@@ -129,6 +131,7 @@ func (f *follower) send(ctx context.Context) error {
 	end, entries := f.end, f.batch.Len()
 	acked := func() {
 		f.metrics.acknowledged(end, entries)
+		f.tell(entries)
 		// A failed write is held, counted and logged by the store: it costs repeats after a crash, so shipping goes on.
 		if err := f.store.Commit(f.path, end); errors.Is(err, positions.ErrRefused) {
 			f.logger.Error("bug: positions do not follow each other", "error", err)
@@ -144,6 +147,19 @@ func (f *follower) send(ctx context.Context) error {
 		f.due = nil
 	}
 	return nil
+}
+
+// tell logs that pushing works, and that the backlog has been carried, once each. It is called by the queue, one at a
+// time.
+func (f *follower) tell(entries int) {
+	if !f.shipped && entries > 0 {
+		f.shipped = true
+		f.logger.Info("Loki has acknowledged the first events", "path", f.path, "events", entries)
+	}
+	if !f.caughtUp && f.metrics.lag() == 0 {
+		f.caughtUp = true
+		f.logger.Info("caught up: all that is in the audit log is in Loki", "path", f.path)
+	}
 }
 
 // finish pushes what was read, as far as ctx allows. What Loki has not acknowledged by then is read again at the next

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -551,4 +552,28 @@ func TestLostPositionsAreToldAndCostRepeatsOnly(t *testing.T) {
 	n.start()
 	n.wantLines(events(0, 4))
 	n.waitMetric("auditferry_positions_lost", "1")
+}
+
+// Positions that cannot be written, here for a directory in the place of the temporary file, cost repeats after a crash:
+// no reason not to follow.
+func TestPositionsThatCannotBeWrittenDoNotStopAFirstStart(t *testing.T) {
+	n := newNode(t)
+	n.write("audit.log", events(0, 3)...)
+	_, cfg, err := parse(n.flags(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{cfg: cfg, logger: slog.New(slog.DiscardHandler), registry: prometheus.NewRegistry()}
+	if err := a.openStore(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(n.path("positions.latest.json.tmp/x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.openPaths(); err != nil {
+		t.Error(err)
+	}
+	if err := a.close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -53,7 +53,7 @@ type Config struct {
 	LogFile         string        `placeholder:"FILE" group:"operation" help:"Write the agent's own log there, rotated at 10 MB with 3 backups. Default: stderr."`
 	ShutdownTimeout time.Duration `default:"10s" placeholder:"TIME" group:"operation" help:"At SIGTERM: how long to finish pushes. What is not acknowledged then is read again at the next start. Default: ${default}."`
 	CheckConfig     bool          `group:"operation" help:"Check the configuration and what it names, say what is wrong, and exit."`
-	DryRun          bool          `group:"operation" help:"Read what is there now, print the streams, entries and bytes that would be pushed, and exit. Touches neither Loki nor positions."`
+	DryRun          bool          `group:"operation" help:"Read what is there now, print the streams, entries and bytes that a first start would push, and exit. Touches neither Loki nor positions."`
 }
 
 // Size is a number of bytes, written 1048576, 1MiB or 1MB (which is the same).
@@ -83,12 +83,15 @@ func (c *Config) validate() error {
 		{"--hold-deleted", c.HoldDeleted >= 0}, {"--loki-stream-rate", c.LokiStreamRate == 0 || c.LokiStreamRate >= 1<<10}, {"--dead-letter-max-size", c.DeadLetterMaxSize >= 1<<10},
 		{"--poll-interval", c.PollInterval >= time.Millisecond}, {"--batch-wait", c.BatchWait >= time.Millisecond},
 		{"--loki-timeout", c.LokiTimeout >= time.Millisecond}, {"--pushes-in-flight", c.PushesInFlight >= 1},
-		{"--backoff-min", c.BackoffMin >= time.Millisecond}, {"--backoff-max", c.BackoffMax >= c.BackoffMin},
+		{"--backoff-min", c.BackoffMin >= time.Millisecond},
 		{"--shutdown-timeout", c.ShutdownTimeout >= 0},
 	} {
 		if !positive.ok {
-			return fmt.Errorf("%s is too small: see its default in --help", positive.flag)
+			return fmt.Errorf("%s is too small", positive.flag)
 		}
+	}
+	if c.BackoffMax < c.BackoffMin {
+		return fmt.Errorf("--backoff-max=%v is less than --backoff-min=%v", c.BackoffMax, c.BackoffMin)
 	}
 	if len(c.AuditLogPath) == 0 {
 		return errors.New("--audit-log-path is missing: give the file that kube-apiserver writes, for example --audit-log-path=/var/log/kubernetes/audit/audit.log")
@@ -183,7 +186,7 @@ func (c *Config) makeStateDir() error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(c.PositionsFile), 0o700); err != nil {
-		return fmt.Errorf("making the default directory of --positions-file: %w: give one that can be written", err)
+		return fmt.Errorf("making the default directory for the state: %w: name another place with --positions-file", err)
 	}
 	return nil
 }

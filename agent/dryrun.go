@@ -50,6 +50,9 @@ func checkConfig(cfg *Config, stdout io.Writer) error {
 		tail.Close()
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			fmt.Fprintf(stdout, "%s does not exist yet: the agent would wait for it\n", path)
+			if !isDir(filepath.Dir(path)) {
+				fmt.Fprintf(stdout, "nor does its directory: is the path right?\n")
+			}
 		}
 	}
 	fmt.Fprintln(stdout, "the configuration is fine")

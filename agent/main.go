@@ -62,11 +62,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // oneLine joins the lines of what libraries report.
 func oneLine(err error) string {
-	lines := strings.Split(err.Error(), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
+	var line strings.Builder
+	for part := range strings.Lines(err.Error()) {
+		switch {
+		case line.Len() == 0:
+		case strings.HasSuffix(line.String(), ":"):
+			line.WriteByte(' ')
+		default:
+			line.WriteString("; ")
+		}
+		line.WriteString(strings.TrimSpace(part))
 	}
-	return strings.Join(lines, " ")
+	return line.String()
 }
 
 func versionLine() string {

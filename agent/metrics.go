@@ -17,6 +17,7 @@ import (
 type pathMetrics struct {
 	lines, bytes, fragments, cutBytes, malformed, blank prometheus.Counter
 
+	unread            func() int64 // bytes on disk
 	readLSN, ackedLSN atomic.Int64
 
 	mu     sync.Mutex
@@ -31,6 +32,7 @@ func newPathMetrics(reg prometheus.Registerer, path string, start positions.Posi
 		return c
 	}
 	m := &pathMetrics{
+		unread:    unread,
 		lines:     counter("read_lines_total", "Lines read."),
 		bytes:     counter("read_bytes_total", "Bytes of lines read, unpacked."),
 		fragments: counter("read_fragments_total", "Last lines of a file that had no newline, sent as they are."),
@@ -40,11 +42,10 @@ func newPathMetrics(reg prometheus.Registerer, path string, start positions.Posi
 	}
 	m.readLSN.Store(start.LSN)
 	m.ackedLSN.Store(start.LSN)
-	lag := func() int64 { return unread() + m.readLSN.Load() - m.ackedLSN.Load() }
 	reg.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditferry_lag_bytes", Help: "Bytes on disk that Loki has not acknowledged.",
-		}, func() float64 { return float64(lag()) }),
+		}, func() float64 { return float64(m.lag()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditferry_lag_seconds", Help: "Age of the oldest event that was read and that Loki has not acknowledged; 0 if there is none.",
 		}, m.lagSeconds),
@@ -90,6 +91,9 @@ func (m *pathMetrics) acknowledged(end positions.Position, entries int) {
 	defer m.mu.Unlock()
 	m.oldest = slices.Delete(m.oldest, 0, 1)
 }
+
+// lag is how many bytes on disk Loki has not acknowledged.
+func (m *pathMetrics) lag() int64 { return m.unread() + m.readLSN.Load() - m.ackedLSN.Load() }
 
 func (m *pathMetrics) lagSeconds() float64 {
 	m.mu.Lock()

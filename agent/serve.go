@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -52,7 +53,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, a.close())
 	}
-	logger.Info("started", "version", version, "paths", cfg.AuditLogPath, "node", cfg.Node)
+	logger.Info("started", "version", version, "paths", cfg.AuditLogPath, "node", cfg.Node, "loki", redacted(cfg.LokiURL))
 	for _, path := range cfg.AuditLogPath {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			logger.Warn("the audit log does not exist yet; waiting for it", "path", path)
@@ -63,6 +64,15 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	err = errors.Join(err, a.close())
 	logger.Info("stopped")
 	return err
+}
+
+// redacted is a URL without the password that it may hold.
+func redacted(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
 }
 
 func newRegistry() *prometheus.Registry {
@@ -88,7 +98,14 @@ type agent struct {
 }
 
 // open gets everything ready, and fails if anything that is needed is missing.
-func (a *agent) open() (err error) {
+func (a *agent) open() error {
+	if err := a.openStore(); err != nil {
+		return err
+	}
+	return a.openPaths()
+}
+
+func (a *agent) openStore() (err error) {
 	a.store, err = positions.Open(positions.Config{File: a.cfg.PositionsFile, Logger: a.logger, Registerer: a.registry})
 	if err != nil {
 		return err
@@ -100,6 +117,10 @@ func (a *agent) open() (err error) {
 	if a.store.Lost() {
 		lost.Set(1)
 	}
+	return nil
+}
+
+func (a *agent) openPaths() (err error) {
 	if a.client, err = newClient(a.cfg, a.logger, a.registry); err != nil {
 		return err
 	}

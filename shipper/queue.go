@@ -167,6 +167,9 @@ func (s *refusedStretch) note(log *slog.Logger, queue string, r refusedEntries, 
 		*s = refusedStretch{}
 		return
 	}
+	if r.mixed {
+		r.reason = "several, the last answer is given"
+	}
 	first := s.entries == 0
 	s.entries += r.count
 	switch {

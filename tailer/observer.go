@@ -103,8 +103,8 @@ func (o *observer) reading(err error) {
 
 // scanning notes how the last look at the directory went; nil is well.
 func (o *observer) scanning(err error) {
-	o.state(&o.scanErr, err, "the audit log directory cannot be read; trying on",
-		"the audit log directory can be read again")
+	o.state(&o.scanErr, err, "the audit log or its directory cannot be opened; trying on",
+		"the audit log and its directory can be opened again")
 }
 
 // watching notes whether the directory is watched; nil is well.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/auditferry/auditferry/hack/rig"
@@ -23,6 +25,9 @@ type endpoint struct {
 // newEndpoint gives the running Loki at lokiURL, once it has answered a query, or if lokiURL is empty one of its own.
 func newEndpoint(ctx context.Context, lokiURL string) (*endpoint, error) {
 	if lokiURL != "" {
+		if u, err := url.Parse(lokiURL); err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+			return nil, fmt.Errorf("%s is not the address of a Loki: give one like http://localhost:3100", lokiURL)
+		}
 		e := &endpoint{url: lokiURL}
 		now := time.Now()
 		_, err := e.entries(ctx, rig.Selector, now.Add(-time.Second), now)
