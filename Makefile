@@ -37,7 +37,7 @@ crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage: the 
 	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop' ./hack/e2e
 
 e2e: build $(SERVERS) ## Real Loki, etcd and kube-apiserver (the first build takes about ten minutes)
-	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker' ./hack/e2e
+	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit' ./hack/e2e
 
 lint: $(BIN)/golangci-lint ## go vet and golangci-lint
 	go vet -tags e2e ./...

@@ -34,9 +34,14 @@ type Entry struct {
 
 // A stream is the labels of some entries of a batch; once grouped, they are entries first to first+count.
 type stream struct {
-	labels       string
-	first, count int
+	labels         string
+	first, count   int
+	oldest, newest time.Time // of the entries
+	alone          bool      // is to be pushed by itself
 }
+
+// in reports whether p has entries of the stream.
+func (s *stream) in(p span) bool { return p.lo < s.first+s.count && s.first < p.hi }
 
 // A Batch collects entries for one push. The zero Batch is empty and ready for use. Lines and values are copied into chunks
 // of memory that Reset keeps, and the strings of push.Entry are views of it, so adding costs one copy and, once the batch
@@ -76,9 +81,16 @@ func (b *Batch) Add(e Entry) {
 		}
 		i = int32(len(b.streams))
 		b.index[e.Stream] = i
-		b.streams = append(b.streams, stream{labels: e.Stream})
+		b.streams = append(b.streams, stream{labels: e.Stream, oldest: e.Time, newest: e.Time})
 	}
-	b.streams[i].count++
+	s := &b.streams[i]
+	s.count++
+	if e.Time.Before(s.oldest) {
+		s.oldest = e.Time
+	}
+	if e.Time.After(s.newest) {
+		s.newest = e.Time
+	}
 	b.member = append(b.member, i)
 }
 
@@ -104,12 +116,14 @@ func (b *Batch) Reset() {
 	b.bytes = 0
 }
 
-// group orders the entries by stream, each stream's in the order of Add, so that a push and any half of it is a range of
-// grouped. It is called once the batch is complete.
-func (b *Batch) group() {
-	first := 0
+// group orders the entries by stream, those streams last that are to be pushed alone, each stream's entries in the order of
+// Add, so that a push and any half of it is a range of grouped. It is called once the batch is complete.
+func (b *Batch) group(alone func(*stream) bool) {
 	for i := range b.streams {
-		s := &b.streams[i]
+		b.streams[i].alone = alone(&b.streams[i])
+	}
+	first := 0
+	for s := range b.ordered {
 		s.first = first
 		first += s.count
 		s.count = 0
@@ -122,6 +136,17 @@ func (b *Batch) group() {
 		s := &b.streams[b.member[i]]
 		b.grouped[s.first+s.count] = e
 		s.count++
+	}
+}
+
+// ordered gives the streams in the order of grouped.
+func (b *Batch) ordered(yield func(*stream) bool) {
+	for _, alone := range []bool{false, true} {
+		for i := range b.streams {
+			if s := &b.streams[i]; s.alone == alone && !yield(s) {
+				return
+			}
+		}
 	}
 }
 

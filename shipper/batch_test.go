@@ -53,7 +53,7 @@ func TestEncodeRangesOfABatch(t *testing.T) {
 		if b.Len() != 6 || b.Bytes() != 6+2*6 {
 			t.Errorf("round %d: %d entries, %d bytes", round, b.Len(), b.Bytes())
 		}
-		b.group()
+		b.group(together)
 		for _, row := range []struct {
 			lo, hi int
 			want   string
@@ -88,7 +88,7 @@ func TestLinesOfAnyLength(t *testing.T) {
 		b.Add(Entry{Stream: "{}", Time: testTime, Line: line})
 		clear(line)
 	}
-	b.group()
+	b.group(together)
 	if err := e.encode(&b, 0, b.Len()); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestResetLetsGo(t *testing.T) {
 	for i := range 2 * keptEntries {
 		b.Add(Entry{Stream: fmt.Sprint(i)})
 	}
-	b.group()
+	b.group(together)
 	b.Reset()
 	if len(b.arena.chunks) > keptChunks || cap(b.entries) > keptEntries || cap(b.grouped) > keptEntries || b.index != nil {
 		t.Errorf("kept %d chunks, %d entries, %d grouped, %d streams", len(b.arena.chunks), cap(b.entries), cap(b.grouped), len(b.index))
@@ -146,7 +146,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	line, metadata, streams := filling()
 	round := func() {
 		fill(&b, line, metadata, streams)
-		b.group()
+		b.group(together)
 		if err := e.encode(&b, 0, b.Len()); err != nil {
 			t.Fatal(err)
 		}
@@ -166,10 +166,13 @@ func BenchmarkBatch(b *testing.B) {
 	b.SetBytes(1 << 20)
 	for b.Loop() {
 		fill(&batch, line, metadata, streams)
-		batch.group()
+		batch.group(together)
 		if err := e.encode(&batch, 0, batch.Len()); err != nil {
 			b.Fatal(err)
 		}
 		batch.Reset()
 	}
 }
+
+// together puts all streams of a batch into one push.
+func together(*stream) bool { return false }

@@ -74,6 +74,7 @@ type Client struct {
 	encoder encoder
 	letters *deadLetters
 	pace    *pace
+	roll    *roll
 	metrics *metrics
 	health  *health
 
@@ -113,7 +114,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	m.deadLetterBytes.Set(float64(letters.size()))
 	return &Client{
-		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate), metrics: m,
+		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate), roll: newRoll(), metrics: m,
 		health: newHealth(cfg.Logger, m.lokiUp, target.Redacted()),
 		sleep:  sleep, now: time.Now,
 	}, nil

@@ -24,6 +24,8 @@
 //	batch.go       entries, grouped by stream, in memory that is used again
 //	encode.go      protobuf and snappy, once for each push, not once for each attempt
 //	queue.go       pushes in flight, acknowledgement in order, backpressure, drain
+//	plan.go        which streams are pushed alone, because only then Loki's answer is the truth
+//	pace.go        how fast a stream may be, so that Loki does not cut it into shards
 //	retry.go       one batch until it is settled: attempts, pauses, halving
 //	answer.go      what an answer of Loki means (DESIGN section 7)
 //	deadletter.go  what Loki refuses for good

@@ -67,6 +67,9 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 		r.now = r.now.Add(d)
 		return ctx.Err()
 	}
+	for i := range 3 { // admitted long since, so that they share a push
+		r.client.roll.streams[testEntry(i, "").Stream] = admitted{confirmed: testTime.AddDate(100, 0, 0)}
+	}
 	r.queue = r.client.NewQueue("audit.log")
 	t.Cleanup(func() {
 		ended, cancel := context.WithCancel(context.Background())

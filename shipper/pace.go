@@ -1,14 +1,12 @@
 package shipper
 
 import (
+	"maps"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
-
-// paceStreams is how many streams a pace remembers before it forgets those that have their burst to spare.
-const paceStreams = 10_000
 
 // A pace keeps every stream of a client below a rate. Loki cuts a stream that is faster than 1,536 KB/s into shards, and the
 // shard changes from push to push: what is sent again after a crash can land in another one, and log queries then show it
@@ -17,34 +15,15 @@ const paceStreams = 10_000
 // that may be sent of it at once. A new pace begins with nothing to spare: the agent that was killed a moment ago may have
 // used it up.
 type pace struct {
-	perSecond, burst int // bytes; 0: no limit
+	perSecond, burst int // bytes; 0: no limit. At least 4 a second
 
-	mu      sync.Mutex
-	streams map[string]*rate.Limiter
+	mu       sync.Mutex
+	streams  map[string]*rate.Limiter
+	forgetAt int // so many streams that it is time to forget some
 }
 
 func newPace(perSecond int) *pace {
-	return &pace{perSecond: perSecond, burst: max(1, perSecond/4), streams: make(map[string]*rate.Limiter)}
-}
-
-// spans cuts a batch into what may be pushed at once.
-func (p *pace) spans(b *Batch) []span {
-	if p.perSecond == 0 {
-		return []span{{0, b.Len()}}
-	}
-	var spans []span
-	lo := 0
-	for _, s := range b.streams {
-		bytes := 0
-		for i := s.first; i < s.first+s.count; i++ {
-			size := entrySize(&b.grouped[i])
-			if bytes += size; bytes > p.burst && bytes > size {
-				spans = append(spans, span{lo, i})
-				lo, bytes = i, size
-			}
-		}
-	}
-	return append(spans, span{lo, b.Len()})
+	return &pace{perSecond: perSecond, burst: perSecond / 4, streams: make(map[string]*rate.Limiter), forgetAt: knownStreams}
 }
 
 // reserve takes what the span needs of the rates of its streams, and gives how long to wait before it is pushed.
@@ -80,12 +59,9 @@ func (p *pace) limiter(labels string, now time.Time) *rate.Limiter {
 	if l, known := p.streams[labels]; known {
 		return l
 	}
-	if len(p.streams) >= paceStreams {
-		for labels, l := range p.streams {
-			if l.TokensAt(now) >= float64(p.burst) {
-				delete(p.streams, labels)
-			}
-		}
+	if len(p.streams) >= p.forgetAt { // those that have their burst to spare
+		maps.DeleteFunc(p.streams, func(_ string, l *rate.Limiter) bool { return l.TokensAt(now) >= float64(p.burst) })
+		p.forgetAt = max(knownStreams, 2*len(p.streams))
 	}
 	l := rate.NewLimiter(rate.Limit(p.perSecond), p.burst)
 	l.ReserveN(now, p.burst)

@@ -109,11 +109,11 @@ func TestNoPace(t *testing.T) {
 func TestPaceForgetsStreams(t *testing.T) {
 	p := newPace(streamRate)
 	now := testTime
-	for i := range 3 * paceStreams {
+	for i := range 3 * knownStreams {
 		p.limiter(fmt.Sprint(i), now)
 		now = now.Add(time.Millisecond)
 	}
-	if len(p.streams) > paceStreams {
-		t.Errorf("%d streams are remembered, want at most %d", len(p.streams), paceStreams)
+	if len(p.streams) > knownStreams {
+		t.Errorf("%d streams are remembered, want at most %d", len(p.streams), knownStreams)
 	}
 }

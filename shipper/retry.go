@@ -51,8 +51,7 @@ func newDelivery(c *Client, b *Batch) *delivery {
 // run ends when all is settled, or with the error of ctx.
 func (d *delivery) run(ctx context.Context) error {
 	defer d.client.health.abandon(d) // of no effect after a success
-	d.batch.group()
-	todo := d.client.pace.spans(d.batch)
+	todo := d.client.roll.plan(d.batch, d.client.pace.burst, d.client.now())
 	slices.Reverse(todo) // a stack
 	for len(todo) > 0 {
 		s := todo[len(todo)-1]
@@ -83,6 +82,7 @@ func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
 			if err := d.keepPace(ctx, s); err != nil {
 				return false, err
 			}
+			d.client.roll.sent(d.batch, s, d.client.now())
 			a = d.client.post(ctx, d.batch.body)
 		}
 		if ctx.Err() != nil && a.meaning != stored {
@@ -90,6 +90,7 @@ func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
 		}
 		switch a.meaning {
 		case stored:
+			d.client.roll.stored(d.batch, s, d.client.now())
 			d.client.metrics.acknowledged(d.batch, s)
 			d.progress()
 			return true, nil

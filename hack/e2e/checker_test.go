@@ -28,7 +28,7 @@ func TestChecker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loki := startLoki(t, ctx, workDir(t), true)
+	loki := startLoki(t, ctx, &rig.Loki{Dir: subDir(t, workDir(t), "loki"), ShardStreams: true})
 	oracle := &rig.Oracle{Node: node}
 	tally := rig.NewTally(oracle)
 	var entries []rig.Entry

@@ -23,7 +23,7 @@ func TestCluster(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), traffic+8*time.Minute)
 	defer cancel()
 	dir := workDir(t)
-	loki := startLoki(t, ctx, dir, true)
+	loki := startLoki(t, ctx, &rig.Loki{Dir: subDir(t, dir, "loki"), ShardStreams: true})
 	cluster := &rig.Cluster{Dir: subDir(t, dir, "cluster"), Users: users}
 	agent := startAgent(t, dir, cluster.AuditLog(), loki.URL())
 	start := time.Now()

@@ -26,7 +26,7 @@ func TestCorpus(t *testing.T) {
 	defer cancel()
 	lines, tally := corpusLines(t)
 	dir := workDir(t)
-	loki := startLoki(t, ctx, dir, false) // lines of up to 4 MB
+	loki := startLoki(t, ctx, &rig.Loki{Dir: subDir(t, dir, "loki")}) // lines of up to 4 MB
 	auditLog := filepath.Join(subDir(t, dir, "audit"), "audit.log")
 	agent := startAgent(t, dir, auditLog, loki.URL())
 

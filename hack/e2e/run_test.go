@@ -48,9 +48,8 @@ func subDir(t *testing.T, dir, name string) string {
 }
 
 // startLoki gives a running Loki that ends with the test.
-func startLoki(t *testing.T, ctx context.Context, dir string, shardStreams bool) *rig.Loki {
+func startLoki(t *testing.T, ctx context.Context, loki *rig.Loki) *rig.Loki {
 	t.Helper()
-	loki := &rig.Loki{Dir: subDir(t, dir, "loki"), ShardStreams: shardStreams}
 	start := time.Now()
 	if err := loki.Start(ctx); err != nil {
 		t.Fatal(err)

@@ -21,9 +21,11 @@ type Loki struct {
 	Dir string // holds the configuration, the data and loki.log; kept
 	// ShardStreams is Loki's default. Off, for lines that are longer than the rate at which it would cut a stream.
 	ShardStreams bool
+	// MaxStreams is how many streams it admits; 0: Loki's default. A change holds from the next Start on.
+	MaxStreams int
 
-	port int
-	run  *process
+	port, grpcPort int
+	run            *process
 }
 
 // URL is where it listens, the same after every Start.
@@ -36,10 +38,8 @@ func (l *Loki) Start(ctx context.Context) error {
 		return err
 	}
 	config := filepath.Join(l.Dir, "loki.yaml")
-	if l.port == 0 {
-		if err := l.configure(config); err != nil {
-			return err
-		}
+	if err := l.configure(config); err != nil {
+		return err
 	}
 	if l.run, err = startProcess("loki", binary, []string{"-config.file=" + config}, filepath.Join(l.Dir, "loki.log")); err != nil {
 		return err
@@ -50,11 +50,14 @@ func (l *Loki) Start(ctx context.Context) error {
 	return nil
 }
 
-// configure chooses the ports and writes the configuration.
+// configure chooses the ports, the first time, and writes the configuration.
 func (l *Loki) configure(path string) error {
-	ports, err := FreePorts(2)
-	if err != nil {
-		return err
+	if l.port == 0 {
+		ports, err := FreePorts(2)
+		if err != nil {
+			return err
+		}
+		l.port, l.grpcPort = ports[0], ports[1]
 	}
 	tmpl, err := template.New("loki.yaml").Parse(lokiConfig)
 	if err != nil {
@@ -65,14 +68,13 @@ func (l *Loki) configure(path string) error {
 		return fmt.Errorf("configuring Loki: %w", err)
 	}
 	err = tmpl.Execute(file, struct {
-		Dir                string
-		HTTPPort, GRPCPort int
-		ShardStreams       bool
-	}{l.Dir, ports[0], ports[1], l.ShardStreams})
+		Dir                            string
+		HTTPPort, GRPCPort, MaxStreams int
+		ShardStreams                   bool
+	}{l.Dir, l.port, l.grpcPort, l.MaxStreams, l.ShardStreams})
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("configuring Loki: %w", err)
 	}
-	l.port = ports[0]
 	return nil
 }
 

@@ -1,0 +1,112 @@
+package shipper
+
+import (
+	"maps"
+	"sync"
+	"time"
+)
+
+const (
+	// confirmedFor is how long a stream counts as admitted after Loki has taken a push that held nothing else.
+	confirmedFor = 5 * time.Minute
+	// farBehind is how old, beside the newest entry sent to its stream, an entry must be to be in doubt. Loki refuses what is
+	// half of max_chunk_age, an hour by default, behind (Loki pkg/ingester/stream.go).
+	farBehind = 50 * time.Minute
+	// knownStreams is how many streams are remembered, at the least, before those that are no longer confirmed are
+	// forgotten.
+	knownStreams = 10_000
+)
+
+// A roll knows which streams Loki has admitted. Loki's answer to a push is that of its last stream only: a push of a new
+// stream over the limit of streams, or with entries too far behind, and then of one that is fine, is answered 204, and the
+// entries of the first are gone (DESIGN section 7, measured on 3.7.8). So whatever is in doubt is pushed alone, and the
+// answer is the truth.
+type roll struct {
+	mu       sync.Mutex
+	streams  map[string]admitted
+	forgetAt int // so many streams that it is time to forget some
+}
+
+type admitted struct {
+	confirmed time.Time // when a push of this stream alone was last answered 204
+	newest    time.Time // entry sent
+}
+
+func newRoll() *roll { return &roll{streams: make(map[string]admitted), forgetAt: knownStreams} }
+
+// doubts reports whether a stream of a batch is to be pushed alone.
+func (r *roll) doubts(s *stream, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.streams[s.labels]
+	newest := a.newest
+	if s.newest.After(newest) {
+		newest = s.newest
+	}
+	return now.Sub(a.confirmed) > confirmedFor || newest.Sub(s.oldest) > farBehind
+}
+
+// sent notes a push before it is made: Loki may store it whatever it answers.
+func (r *roll) sent(b *Batch, p span, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.streams) >= r.forgetAt {
+		maps.DeleteFunc(r.streams, func(_ string, a admitted) bool { return now.Sub(a.confirmed) > confirmedFor })
+		r.forgetAt = max(knownStreams, 2*len(r.streams))
+	}
+	for i := range b.streams {
+		if s := &b.streams[i]; s.in(p) {
+			if a := r.streams[s.labels]; s.newest.After(a.newest) {
+				a.newest = s.newest
+				r.streams[s.labels] = a
+			}
+		}
+	}
+}
+
+// stored notes a push that was answered 204. It says something only of a stream that was alone.
+func (r *roll) stored(b *Batch, p span, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range b.streams {
+		s := &b.streams[i]
+		if !s.in(p) {
+			continue
+		}
+		if p.lo >= s.first && p.hi <= s.first+s.count {
+			a := r.streams[s.labels]
+			a.confirmed = now
+			r.streams[s.labels] = a
+		}
+		return
+	}
+}
+
+// plan groups a batch, those streams last that are in doubt, and cuts it into pushes: each stream in doubt in its own, and
+// no stream with more than burst bytes in one. 0: no limit.
+func (r *roll) plan(b *Batch, burst int, now time.Time) []span {
+	b.group(func(s *stream) bool { return r.doubts(s, now) })
+	var spans []span
+	lo := 0
+	cut := func(at int) {
+		if at > lo {
+			spans = append(spans, span{lo, at})
+			lo = at
+		}
+	}
+	for s := range b.ordered {
+		if s.alone {
+			cut(s.first)
+		}
+		bytes := 0
+		for i := s.first; burst > 0 && i < s.first+s.count; i++ {
+			size := entrySize(&b.grouped[i])
+			if bytes += size; bytes > burst && bytes > size {
+				cut(i)
+				bytes = size
+			}
+		}
+	}
+	cut(b.Len())
+	return spans
+}

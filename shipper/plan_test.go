@@ -1,0 +1,137 @@
+package shipper
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auditferry/auditferry/shipper/lokitest"
+)
+
+// deliver sends entries in one batch and waits until they are acknowledged.
+func (r *rig) deliver(entries ...Entry) {
+	r.t.Helper()
+	b := r.queue.Batch()
+	for _, e := range entries {
+		b.Add(e)
+	}
+	if err := r.queue.Send(r.t.Context(), b, func() {}); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.queue.Drain(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) pass(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = r.now.Add(d)
+}
+
+func at(stream int, d time.Duration) Entry {
+	return Entry{Stream: fmt.Sprintf(`{job="test", n="%d"}`, stream), Time: testTime.Add(d), Line: fmt.Appendf(nil, "%d at %v", stream, d)}
+}
+
+// What Loki is known to have admitted shares a push; what is in doubt goes alone.
+func TestStreamsInDoubtGoAlone(t *testing.T) {
+	r := newRig(t, nil)
+	var pushes []string // the streams of each push
+	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+		var streams []string
+		for _, e := range request.Entries {
+			streams = append(streams, e.Labels["n"])
+		}
+		pushes = append(pushes, strings.Join(slices.Compact(streams), "+"))
+		return lokitest.OK()
+	})
+	for _, step := range []struct {
+		name    string
+		pass    time.Duration
+		entries []Entry
+		want    string
+	}{
+		{"new streams", 0, []Entry{at(0, 0), at(1, 0), at(0, 1)}, "0 1"},
+		{"admitted ones", time.Second, []Entry{at(0, 2), at(1, 2)}, "0+1"},
+		{"one more", time.Second, []Entry{at(2, 3), at(0, 3), at(1, 3)}, "0+1 2"},
+		{"far behind the newest sent before", time.Second, []Entry{at(0, -2*time.Hour), at(1, 4), at(2, 4)}, "1+2 0"},
+		{"far behind in the same batch", time.Second, []Entry{at(0, 3*time.Hour), at(0, 5), at(1, 5), at(2, 5)}, "1+2 0"},
+		{"not confirmed for long", confirmedFor - 3*time.Second, []Entry{at(1, 6), at(2, 6)}, "2 1"},
+		{"confirmed again", time.Second, []Entry{at(1, 7), at(2, 7)}, "1+2"},
+	} {
+		pushes = nil
+		r.pass(step.pass)
+		r.deliver(step.entries...)
+		if got := strings.Join(pushes, " "); got != step.want {
+			t.Errorf("%s: pushes of %q, want %q", step.name, got, step.want)
+		}
+	}
+}
+
+// A Loki that admits 20 streams, and tells the outcome of the last stream of a push only, is pushed 60. Nothing may be taken
+// for stored that is not, and all of it is there once the limit is raised.
+func TestNothingIsLostOverTheStreamLimit(t *testing.T) {
+	r := newRig(t, nil)
+	limited, open := lokitest.LikeLoki(20), lokitest.LikeLoki(60)
+	refusals := 0
+	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+		reply := limited(request)
+		if reply.Status == 429 {
+			refusals++
+		}
+		if refusals > 5 {
+			return open(request)
+		}
+		return reply
+	})
+	var entries []Entry
+	for i := range 20 {
+		entries = append(entries, at(i, 0))
+	}
+	r.deliver(entries...)
+	for round := range 5 {
+		var part []Entry
+		for i := range 60 { // those that are admitted come last, so that the answer is 204
+			part = append(part, at(59-i, time.Duration(1+round)))
+		}
+		r.deliver(part...)
+		entries = append(entries, part...)
+	}
+	if got := len(r.server.Entries()); got != len(entries) {
+		t.Errorf("%d entries are in Loki, want %d", got, len(entries))
+	}
+	if r.log.count("Maximum active stream limit exceeded") == 0 {
+		t.Error("nobody was told of the limit")
+	}
+}
+
+// Entries that are too far behind are refused one by one, and said to be, though the answer tells of one stream only.
+func TestNothingTooFarBehindIsLostInSilence(t *testing.T) {
+	r := newRig(t, nil)
+	r.server.Answer(lokitest.LikeLoki(1000))
+	r.deliver(at(0, 3*time.Hour), at(1, 3*time.Hour), at(2, 3*time.Hour))
+	r.deliver(at(0, 0), at(1, 0), at(1, 3*time.Hour+1), at(2, 3*time.Hour+1))
+	stored, dropped := len(r.server.Entries()), int(r.metric("dropped_entries_total", reasonBehind))
+	if stored != 5 || dropped != 2 {
+		t.Errorf("%d entries are stored and %d are dead letters, want 5 and 2", stored, dropped)
+	}
+}
+
+func TestRollForgetsStreams(t *testing.T) {
+	r := newRoll()
+	now := testTime
+	for i := range 3 * knownStreams {
+		var b Batch
+		b.Add(at(i, 0))
+		for _, p := range r.plan(&b, 0, now) {
+			r.sent(&b, p, now)
+			r.stored(&b, p, now)
+		}
+		now = now.Add(confirmedFor / knownStreams)
+	}
+	if len(r.streams) > 2*knownStreams {
+		t.Errorf("%d streams are remembered", len(r.streams))
+	}
+}
