@@ -12,8 +12,8 @@ import (
 // shard changes from push to push: what is sent again after a crash can land in another one, and log queries then show it
 // twice (shard_streams, on by default; Loki pkg/distributor/distributor.go, calculateShards: the rate of a stream and the
 // size of the push together decide). A quarter of the rate is the most that one push may hold of a stream, and the most
-// that may be sent of it at once. A new pace begins with nothing to spare: the agent that was killed a moment ago may have
-// used it up.
+// that may be sent of it at once. A new pace begins with little to spare: the agent that was killed a moment ago may have
+// used it up; an eighth is what lets hundreds of quiet streams begin without a pause for each.
 type pace struct {
 	perSecond, burst int // bytes; 0: no limit. At least 4 a second
 
@@ -64,7 +64,7 @@ func (p *pace) limiter(labels string, now time.Time) *rate.Limiter {
 		p.forgetAt = max(knownStreams, 2*len(p.streams))
 	}
 	l := rate.NewLimiter(rate.Limit(p.perSecond), p.burst)
-	l.ReserveN(now, p.burst)
+	l.ReserveN(now, p.burst-p.burst/8)
 	p.streams[labels] = l
 	return l
 }
