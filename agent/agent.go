@@ -165,10 +165,7 @@ func (f *follower) tell(entries int) {
 // finish pushes what was read, as far as ctx allows. What Loki has not acknowledged by then is read again at the next
 // start.
 func (f *follower) finish(ctx context.Context) error {
-	if err := f.send(ctx); err != nil {
-		return err
-	}
-	return f.queue.Drain(ctx)
+	return errors.Join(f.send(ctx), f.queue.Drain(ctx)) // Drain waits for the pushes under way in any case
 }
 
 // ignoreStop tells an error that comes from being stopped from one that does not.

@@ -26,9 +26,10 @@ import (
 // checkConfig tries what serve needs, without following, pushing, or taking the positions away from an agent that runs.
 // It leaves nothing behind.
 func checkConfig(cfg *Config, stdout io.Writer) error {
-	if cfg.PositionsFile == defaultPositionsFile() && !isDir(filepath.Dir(cfg.PositionsFile)) {
-		fmt.Fprintf(stdout, "%s does not exist yet: the agent would make it\n", filepath.Dir(cfg.PositionsFile))
-	} else if err := cfg.checkState(); err != nil {
+	if err := cfg.checkState(stdout); err != nil {
+		return err
+	}
+	if _, err := cfg.httpConfig(); err != nil {
 		return err
 	}
 	if cfg.LogFile != "" {
@@ -59,16 +60,19 @@ func checkConfig(cfg *Config, stdout io.Writer) error {
 	return nil
 }
 
-// checkState tries where positions and dead letters go, and what is needed to push.
-func (c *Config) checkState() error {
-	if err := tryWriting("--positions-file", c.PositionsFile); err != nil {
+// checkState tries where positions and dead letters go.
+func (c *Config) checkState(stdout io.Writer) error {
+	made := "" // a directory that the agent would make
+	if dir := filepath.Dir(c.PositionsFile); c.PositionsFile == defaultPositionsFile() && !isDir(dir) {
+		made = dir
+		fmt.Fprintf(stdout, "%s does not exist yet: the agent would make it\n", dir)
+	} else if err := tryWriting("--positions-file", c.PositionsFile); err != nil {
 		return err
 	}
-	if err := tryWriting("--dead-letter-file", c.DeadLetterFile); err != nil {
-		return err
+	if filepath.Dir(c.DeadLetterFile) == made {
+		return nil
 	}
-	_, err := newClient(c, slog.New(slog.DiscardHandler), nil)
-	return err
+	return tryWriting("--dead-letter-file", c.DeadLetterFile)
 }
 
 // tryWriting says why a file cannot be made beside path.

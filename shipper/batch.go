@@ -150,6 +150,34 @@ func (b *Batch) ordered(yield func(*stream) bool) {
 	}
 }
 
+// single reports whether p has entries of one stream only.
+func (b *Batch) single(p span) bool { return len(b.split(p)) == 1 }
+
+// split cuts p into the parts of its streams.
+func (b *Batch) split(p span) []span {
+	var parts []span
+	for s := range b.ordered {
+		if s.in(p) {
+			parts = append(parts, span{max(p.lo, s.first), min(p.hi, s.first+s.count)})
+		}
+	}
+	return parts
+}
+
+// times gives the time of the oldest and of the newest entry.
+func (b *Batch) times() (oldest, newest time.Time) {
+	for i := range b.streams {
+		s := &b.streams[i]
+		if i == 0 || s.oldest.Before(oldest) {
+			oldest = s.oldest
+		}
+		if s.newest.After(newest) {
+			newest = s.newest
+		}
+	}
+	return oldest, newest
+}
+
 // entrySize is what Loki counts of an entry: line and structured metadata.
 func entrySize(e *push.Entry) int {
 	size := len(e.Line)

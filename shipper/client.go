@@ -49,6 +49,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// minStreamRate leaves room for a burst of some bytes.
+const minStreamRate = 1 << 10
+
 func (cfg *Config) setDefaults() {
 	setDefault(&cfg.Timeout, 10*time.Second)
 	setDefault(&cfg.InFlight, 2)
@@ -96,6 +99,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.BackoffMin < 0 || cfg.BackoffMax < cfg.BackoffMin {
 		return nil, fmt.Errorf("a back-off from %v to %v: the first must be positive and at most the second", cfg.BackoffMin, cfg.BackoffMax)
 	}
+	if cfg.StreamRate < 0 || 0 < cfg.StreamRate && cfg.StreamRate < minStreamRate {
+		return nil, fmt.Errorf("a stream rate of %d bytes a second: it must be 0, for none, or at least %d", cfg.StreamRate, minStreamRate)
+	}
 	letters, err := openDeadLetters(cfg.DeadLetterFile, cfg.DeadLetterMaxSize)
 	if err != nil {
 		return nil, err
@@ -114,7 +120,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	m.deadLetterBytes.Set(float64(letters.size()))
 	return &Client{
-		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate), roll: newRoll(), metrics: m,
+		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate, cfg.InFlight), roll: newRoll(), metrics: m,
 		health: newHealth(cfg.Logger, m.lokiUp, target.Redacted()),
 		sleep:  sleep, now: time.Now,
 	}, nil

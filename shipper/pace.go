@@ -11,19 +11,19 @@ import (
 // A pace keeps every stream of a client below a rate. Loki cuts a stream that is faster than 1,536 KB/s into shards, and the
 // shard changes from push to push: what is sent again after a crash can land in another one, and log queries then show it
 // twice (shard_streams, on by default; Loki pkg/distributor/distributor.go, calculateShards: the rate of a stream and the
-// size of the push together decide). A quarter of the rate is the most that one push may hold of a stream, and the most
-// that may be sent of it at once. A new pace begins with little to spare: the agent that was killed a moment ago may have
+// size of the push together decide). A quarter of the rate, or less where more pushes are in flight, is the most that one push
+// may hold of a stream, and the most that may be sent of it at once. A new pace begins with little to spare: the agent that was killed a moment ago may have
 // used it up; an eighth is what lets hundreds of quiet streams begin without a pause for each.
 type pace struct {
-	perSecond, burst int // bytes; 0: no limit. At least 4 a second
+	perSecond, burst int // bytes; 0: no limit
 
 	mu       sync.Mutex
 	streams  map[string]*rate.Limiter
 	forgetAt int // so many streams that it is time to forget some
 }
 
-func newPace(perSecond int) *pace {
-	return &pace{perSecond: perSecond, burst: perSecond / 4, streams: make(map[string]*rate.Limiter), forgetAt: knownStreams}
+func newPace(perSecond, inFlight int) *pace {
+	return &pace{perSecond: perSecond, burst: perSecond / (2 * max(2, inFlight)), streams: make(map[string]*rate.Limiter), forgetAt: knownStreams}
 }
 
 // reserve takes what the span needs of the rates of its streams, and gives how long to wait before it is pushed.

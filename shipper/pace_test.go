@@ -62,7 +62,7 @@ func TestPaceStaysBelowSharding(t *testing.T) {
 			sent++
 		}
 		if i%3 == 2 { // killed, and started again at once
-			r.client.pace = newPace(streamRate)
+			r.client.pace = newPace(streamRate, 2)
 		}
 		if err := r.queue.Send(t.Context(), b, func() {}); err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestNoPace(t *testing.T) {
 }
 
 func TestPaceForgetsStreams(t *testing.T) {
-	p := newPace(streamRate)
+	p := newPace(streamRate, 2)
 	now := testTime
 	for i := range 3 * knownStreams {
 		p.limiter(fmt.Sprint(i), now)

@@ -38,6 +38,11 @@ func newRoll() *roll { return &roll{streams: make(map[string]admitted), forgetAt
 func (r *roll) doubts(s *stream, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.inDoubt(s, now)
+}
+
+// inDoubt is doubts, with mu held.
+func (r *roll) inDoubt(s *stream, now time.Time) bool {
 	a := r.streams[s.labels]
 	newest := a.newest
 	if s.newest.After(newest) {
@@ -46,13 +51,22 @@ func (r *roll) doubts(s *stream, now time.Time) bool {
 	return now.Sub(a.confirmed) > confirmedFor || newest.Sub(s.oldest) > farBehind
 }
 
-// sent notes a push before it is made: Loki may store it whatever it answers.
-func (r *roll) sent(b *Batch, p span, now time.Time) {
+// admit decides, just before a push is made, whether it may be: not if it holds several streams and one of them is in doubt by
+// now, because an outage has lasted or another push has brought newer entries. If it may, its entries count as sent:
+// Loki may store them whatever it answers.
+func (r *roll) admit(b *Batch, p span, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.streams) >= r.forgetAt {
 		maps.DeleteFunc(r.streams, func(_ string, a admitted) bool { return now.Sub(a.confirmed) > confirmedFor })
 		r.forgetAt = max(knownStreams, 2*len(r.streams))
+	}
+	if !b.single(p) {
+		for i := range b.streams {
+			if s := &b.streams[i]; s.in(p) && r.inDoubt(s, now) {
+				return false
+			}
+		}
 	}
 	for i := range b.streams {
 		if s := &b.streams[i]; s.in(p) {
@@ -62,23 +76,28 @@ func (r *roll) sent(b *Batch, p span, now time.Time) {
 			}
 		}
 	}
+	return true
 }
 
 // stored notes a push that was answered 204. It says something only of a stream that was alone.
 func (r *roll) stored(b *Batch, p span, now time.Time) {
+	if b.single(p) {
+		r.confirm(b, p, now)
+	}
+}
+
+// refused notes a push of which Loki refused something, nobody knows of which streams: all are in doubt.
+func (r *roll) refused(b *Batch, p span) { r.confirm(b, p, time.Time{}) }
+
+func (r *roll) confirm(b *Batch, p span, when time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range b.streams {
-		s := &b.streams[i]
-		if !s.in(p) {
-			continue
-		}
-		if p.lo >= s.first && p.hi <= s.first+s.count {
+		if s := &b.streams[i]; s.in(p) {
 			a := r.streams[s.labels]
-			a.confirmed = now
+			a.confirmed = when
 			r.streams[s.labels] = a
 		}
-		return
 	}
 }
 

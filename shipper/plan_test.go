@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -119,6 +120,72 @@ func TestNothingTooFarBehindIsLostInSilence(t *testing.T) {
 	}
 }
 
+// An outage of an hour: Loki may have forgotten streams that were confirmed before it, so what was to share a push goes
+// alone after it.
+func TestNothingIsLostWhenAnOutageOutlastsAConfirmation(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver(at(0, 0), at(1, 0), at(2, 0))
+	start := r.client.now()
+	known := []lokitest.Entry{{Stream: at(2, 0).Stream, Time: testTime}}
+	full, open := lokitest.LikeLoki(1), lokitest.LikeLoki(3)
+	full(lokitest.Request{Entries: known})
+	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+		switch away := r.client.now().Sub(start); {
+		case away < time.Hour:
+			return lokitest.Refused(503, "away")
+		case away < 2*time.Hour:
+			return full(request)
+		}
+		return open(request)
+	})
+	r.deliver(at(0, 1), at(1, 1), at(2, 1))
+	if got := len(r.server.Entries()); got != 6 {
+		t.Errorf("%d entries are in Loki, want 6", got)
+	}
+}
+
+// A batch with much newer entries waits for the one before it: it would make Loki refuse that.
+func TestNoBatchOvertakesAMuchOlderOne(t *testing.T) {
+	r := newRig(t, nil)
+	like := lokitest.LikeLoki(100)
+	var mu sync.Mutex
+	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+		mu.Lock()
+		defer mu.Unlock()
+		return like(request)
+	})
+	for _, shift := range []time.Duration{0, 2 * time.Hour, 4 * time.Hour} {
+		b := r.queue.Batch()
+		for i := range 50 {
+			b.Add(at((i*7+int(shift/time.Hour))%50, shift))
+		}
+		if err := r.queue.Send(t.Context(), b, func() {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.queue.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if stored, dropped := len(r.server.Entries()), r.metric("dropped_entries_total", reasonBehind); stored != 150 || dropped != 0 {
+		t.Errorf("%d entries are stored and %v are dead letters, want 150 and none", stored, dropped)
+	}
+}
+
+// What was refused together is cut by streams: half of it could be answered by another stream again.
+func TestARefusedPushIsCutByStreams(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver(at(0, 0), at(1, 0), at(2, 0), at(3, 0))
+	// Loki knows newer entries of the first and the last stream than we do.
+	like := lokitest.LikeLoki(100)
+	like(lokitest.Request{Entries: []lokitest.Entry{{Stream: at(0, 0).Stream, Time: testTime.Add(3 * time.Hour)},
+		{Stream: at(3, 0).Stream, Time: testTime.Add(3 * time.Hour)}}})
+	r.server.Answer(like)
+	r.deliver(at(0, 1), at(1, 1), at(2, 1), at(3, 1))
+	if stored, dropped := len(r.server.Entries()), r.metric("dropped_entries_total", reasonBehind); stored != 6 || dropped != 2 {
+		t.Errorf("%d entries are stored and %v are dead letters, want 6 and 2", stored, dropped)
+	}
+}
+
 func TestRollForgetsStreams(t *testing.T) {
 	r := newRoll()
 	now := testTime
@@ -126,7 +193,7 @@ func TestRollForgetsStreams(t *testing.T) {
 		var b Batch
 		b.Add(at(i, 0))
 		for _, p := range r.plan(&b, 0, now) {
-			r.sent(&b, p, now)
+			r.admit(&b, p, now)
 			r.stored(&b, p, now)
 		}
 		now = now.Add(confirmedFor / knownStreams)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // ErrAbandoned is what Send and Drain return once a Drain has given up: nothing is acknowledged any more.
@@ -61,12 +62,8 @@ func (q *Queue) Batch() *Batch {
 // and in the dead-letter file; in the order of Send, never two at a time, on a goroutine of the queue. It must not call Send
 // or Drain. If ctx ends while Send blocks, or if a Drain has given up, the error says so and b is not sent.
 func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
-	select {
-	case q.slots <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("sending a batch: %w", ctx.Err())
-	case <-q.ctx.Done():
-		return ErrAbandoned
+	if err := q.wait(ctx, b); err != nil {
+		return err
 	}
 	if q.ctx.Err() != nil {
 		<-q.slots
@@ -82,6 +79,49 @@ func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
 		q.deliver(s)
 	}()
 	return nil
+}
+
+// mayOvertake is how much newer than the oldest entry of a batch that is not settled another batch may be. Batches can
+// arrive in any order, and Loki refuses what is an hour behind the newest entry of its stream.
+const mayOvertake = 30 * time.Minute
+
+// wait takes a slot for b; all slots first, which is when all before b is acknowledged, if b may not overtake.
+func (q *Queue) wait(ctx context.Context, b *Batch) error {
+	need := 1
+	if q.overtakes(b) {
+		need = cap(q.slots)
+	}
+	for held := range need {
+		select {
+		case q.slots <- struct{}{}:
+			continue
+		case <-ctx.Done():
+		case <-q.ctx.Done():
+		}
+		for range held {
+			<-q.slots
+		}
+		if q.ctx.Err() != nil {
+			return ErrAbandoned
+		}
+		return fmt.Errorf("sending a batch: %w", ctx.Err())
+	}
+	for range need - 1 {
+		<-q.slots
+	}
+	return nil
+}
+
+func (q *Queue) overtakes(b *Batch) bool {
+	_, newest := b.times()
+	q.order.Lock()
+	defer q.order.Unlock()
+	for _, s := range q.pending {
+		if oldest, _ := s.batch.times(); s.batch.Len() > 0 && newest.Sub(oldest) > mayOvertake {
+			return true
+		}
+	}
+	return false
 }
 
 // Drain waits until everything sent is acknowledged. If ctx ends before, it cancels the pushes under way, waits for their

@@ -59,20 +59,24 @@ func (d *delivery) run(ctx context.Context) error {
 		if s.len() == 0 {
 			continue
 		}
-		settled, err := d.push(ctx, s)
+		rest, err := d.push(ctx, s)
 		if err != nil {
 			return err
 		}
-		if !settled {
-			middle := s.lo + s.len()/2
-			todo = append(todo, span{middle, s.hi}, span{s.lo, middle})
-		}
+		slices.Reverse(rest)
+		todo = append(todo, rest...)
 	}
 	return nil
 }
 
-// push tries s until it is settled, or until it is to be halved (false).
-func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
+// halves cuts in the middle.
+func (s span) halves() []span {
+	middle := s.lo + s.len()/2
+	return []span{{s.lo, middle}, {middle, s.hi}}
+}
+
+// push tries s until it is settled, or gives the parts in which it is to be pushed instead.
+func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 	encodingErr := d.client.encoder.encode(d.batch, s.lo, s.hi)
 	for limits := 0; ; {
 		a := answer{meaning: refused}
@@ -80,30 +84,32 @@ func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
 			a.words = encodingErr.Error()
 		} else {
 			if err := d.keepPace(ctx, s); err != nil {
-				return false, err
+				return nil, err
 			}
-			d.client.roll.sent(d.batch, s, d.client.now())
+			if !d.client.roll.admit(d.batch, s, d.client.now()) {
+				return d.batch.split(s), nil
+			}
 			a = d.client.post(ctx, d.batch.body)
 		}
 		if ctx.Err() != nil && a.meaning != stored {
-			return false, ctx.Err()
+			return nil, ctx.Err()
 		}
 		switch a.meaning {
 		case stored:
 			d.client.roll.stored(d.batch, s, d.client.now())
 			d.client.metrics.acknowledged(d.batch, s)
 			d.progress()
-			return true, nil
+			return nil, nil
 		case refused, tooLarge:
 			d.noteBug(a)
 			if s.len() > 1 {
 				d.progress()
-				return false, nil
+				return d.smaller(s, a), nil
 			}
 			err := d.bury(s.lo, a)
 			if err == nil {
 				d.progress()
-				return true, nil
+				return nil, nil
 			}
 			d.client.health.begin(d, "dead_letter", err.Error()+"; Loki refuses an entry: "+a.words)
 		default:
@@ -115,12 +121,22 @@ func (d *delivery) push(ctx context.Context, s span) (settled bool, err error) {
 			limits = 0
 		}
 		if err := d.pause(ctx, a); err != nil {
-			return false, err
+			return nil, err
 		}
 		if limits >= halveAfter && s.len() > 1 {
-			return false, nil
+			return d.smaller(s, a), nil
 		}
 	}
+}
+
+// smaller cuts a push that was refused: by streams if it has several, because only then the answers to the parts are the
+// truth, else in halves. What is too large for anybody to look into is halved in any case.
+func (d *delivery) smaller(s span, a answer) []span {
+	if a.meaning == tooLarge || d.batch.single(s) {
+		return s.halves()
+	}
+	d.client.roll.refused(d.batch, s)
+	return d.batch.split(s)
 }
 
 // keepPace waits until no stream of s would be too fast. What is tried again counts again: Loki may have stored it.
