@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -575,5 +576,23 @@ func TestPositionsThatCannotBeWrittenDoNotStopAFirstStart(t *testing.T) {
 	}
 	if err := a.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A stop while Loki is away, both pushes are under way and more was read, must leave nothing running: it would push, and
+// move positions, after they were closed.
+func TestAStopDuringAnOutageLeavesNothingRunning(t *testing.T) {
+	n := newNode(t)
+	n.loki.Answer(func(lokitest.Request) lokitest.Reply { return lokitest.Refused(503, "away") })
+	n.write("audit.log", events(0, 100)...)
+	n.start("--batch-size=1KiB", "--backoff-min=1m", "--backoff-max=1m", "--shutdown-timeout=1ms")
+	n.until("two pushes", func() bool { return n.loki.Requests() >= 2 })
+	if code := n.stopped(); code != exitOK {
+		t.Errorf("exit code %d: %s", code, n.stderr.String())
+	}
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	if bytes.Contains(stacks, []byte("(*Queue).deliver")) {
+		t.Errorf("a push is still under way:\n%s", stacks)
 	}
 }
