@@ -67,9 +67,14 @@ func TestStop(t *testing.T) {
 				tally.Found(rig.Entry{Time: e.Time, Line: []byte(e.Line), Labels: e.Labels})
 			}
 			report(t, tally.Result())
-			// What hung was not stored, and what was under way is finished: so nothing is sent twice.
-			if again := server.Arrivals() - count; again != 0 {
-				t.Errorf("%d entries were sent again after a stop that was not a crash", again)
+			// What was under way is finished, so nothing is sent twice. Only of a batch that is abandoned because Loki hangs,
+			// the pushes that were answered before are made again.
+			again, most := server.Arrivals()-count, 0
+			if test.hang {
+				most = before
+			}
+			if again > most {
+				t.Errorf("%d entries were sent again after a stop that was not a crash, want at most %d", again, most)
 			}
 		})
 	}
