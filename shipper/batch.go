@@ -56,7 +56,7 @@ type Batch struct {
 	bytes   int
 
 	grouped []push.Entry // entries in the order of streams; see group
-	body    []byte       // the bytes of the push, as long as it is tried
+	body    []byte       // memory for the bytes of a push
 }
 
 // Add appends e. It keeps no slice of e: line and values are copied; the strings (stream, field names) are kept as they are.
@@ -106,8 +106,8 @@ func (b *Batch) Reset() {
 	b.entries = emptied(b.entries, keptEntries)
 	b.grouped = emptied(b.grouped, keptEntries)
 	b.member = emptied(b.member, keptEntries)
-	b.fields = emptied(b.fields, keptFields)
 	b.body = emptied(b.body, keptBody)
+	b.fields = emptied(b.fields, keptFields)
 	if len(b.streams) > keptStreams {
 		b.index = nil
 	}

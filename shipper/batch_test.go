@@ -63,10 +63,11 @@ func TestEncodeRangesOfABatch(t *testing.T) {
 			{2, 4, "A: 5@5,m=5; B: 1@1,m=1; "},
 			{5, 6, "C: 3@3,m=3; "},
 		} {
-			if err := e.encode(&b, row.lo, row.hi); err != nil {
+			body, err := e.encode(nil, &b, row.lo, row.hi)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if got := shown(decoded(t, b.body)); got != row.want {
+			if got := shown(decoded(t, body)); got != row.want {
 				t.Errorf("round %d, %d to %d: %s, want %s", round, row.lo, row.hi, got, row.want)
 			}
 		}
@@ -89,10 +90,11 @@ func TestLinesOfAnyLength(t *testing.T) {
 		clear(line)
 	}
 	b.group(together)
-	if err := e.encode(&b, 0, b.Len()); err != nil {
+	body, err := e.encode(nil, &b, 0, b.Len())
+	if err != nil {
 		t.Fatal(err)
 	}
-	for i, got := range decoded(t, b.body).Streams[0].Entries {
+	for i, got := range decoded(t, body).Streams[0].Entries {
 		if got.Line != string(want[i]) {
 			t.Errorf("line %d of %d bytes came out with %d bytes, or others", i, len(want[i]), len(got.Line))
 		}
@@ -147,7 +149,8 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	round := func() {
 		fill(&b, line, metadata, streams)
 		b.group(together)
-		if err := e.encode(&b, 0, b.Len()); err != nil {
+		var err error
+		if b.body, err = e.encode(b.body[:0], &b, 0, b.Len()); err != nil {
 			t.Fatal(err)
 		}
 		b.Reset()
@@ -167,7 +170,8 @@ func BenchmarkBatch(b *testing.B) {
 	for b.Loop() {
 		fill(&batch, line, metadata, streams)
 		batch.group(together)
-		if err := e.encode(&batch, 0, batch.Len()); err != nil {
+		var err error
+		if batch.body, err = e.encode(batch.body[:0], &batch, 0, batch.Len()); err != nil {
 			b.Fatal(err)
 		}
 		batch.Reset()

@@ -20,9 +20,9 @@ type encoder struct {
 	packed  []byte
 }
 
-// encode writes entries lo to hi of the grouped batch to b.body. It fails only for an entry that protobuf cannot express:
+// encode appends the body of a push of entries lo to hi of the grouped batch to dst. It fails only for an entry that protobuf cannot express:
 // a time before the year 1 or after 9999.
-func (e *encoder) encode(b *Batch, lo, hi int) error {
+func (e *encoder) encode(dst []byte, b *Batch, lo, hi int) ([]byte, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	defer e.release()
@@ -36,11 +36,10 @@ func (e *encoder) encode(b *Batch, lo, hi int) error {
 	e.plain = sized(e.plain, size)
 	n, err := e.request.MarshalToSizedBuffer(e.plain)
 	if err != nil {
-		return fmt.Errorf("encoding a push: %w", err)
+		return dst, fmt.Errorf("encoding a push: %w", err)
 	}
 	e.packed = sized(e.packed, snappy.MaxEncodedLen(n))
-	b.body = append(b.body[:0], snappy.Encode(e.packed, e.plain[:n])...)
-	return nil
+	return append(dst, snappy.Encode(e.packed, e.plain[:n])...), nil
 }
 
 // release drops what refers to the batch, and memory beyond the ordinary.

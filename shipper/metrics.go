@@ -67,12 +67,12 @@ func (m *metrics) attempt(a answer, took time.Duration) {
 }
 
 // acknowledged counts what a push with the answer 204 brought to Loki.
-func (m *metrics) acknowledged(b *Batch, s span) {
+func (m *metrics) acknowledged(b *Batch, s span, packed int) {
 	bytes := 0
 	for i := s.lo; i < s.hi; i++ {
 		bytes += len(b.grouped[i].Line)
 	}
 	m.sentEntries.Add(float64(s.len()))
 	m.sentBytes.Add(float64(bytes))
-	m.packedBytes.Add(float64(len(b.body)))
+	m.packedBytes.Add(float64(packed))
 }

@@ -3,6 +3,7 @@ package shipper
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +30,10 @@ func TestPaceStaysBelowSharding(t *testing.T) {
 	failures := 0
 	r := newRig(t, func(c *Config) { c.StreamRate, c.InFlight = streamRate, 1 })
 	attempts := make(map[string][]attempt)
+	var mu sync.Mutex
 	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+		mu.Lock()
+		defer mu.Unlock()
 		bytes := make(map[string]int)
 		for _, e := range request.Entries {
 			bytes[e.Stream] += e.Bytes

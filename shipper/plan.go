@@ -102,20 +102,21 @@ func (r *roll) confirm(b *Batch, p span, when time.Time) {
 }
 
 // plan groups a batch, those streams last that are in doubt, and cuts it into pushes: each stream in doubt in its own, and
-// no stream with more than burst bytes in one. 0: no limit.
-func (r *roll) plan(b *Batch, burst int, now time.Time) []span {
+// no stream with more than burst bytes in one. 0: no limit. Those alone can be made in any order.
+func (r *roll) plan(b *Batch, burst int, now time.Time) (together, alone []span) {
 	b.group(func(s *stream) bool { return r.doubts(s, now) })
-	var spans []span
+	spans := &together
 	lo := 0
 	cut := func(at int) {
 		if at > lo {
-			spans = append(spans, span{lo, at})
+			*spans = append(*spans, span{lo, at})
 			lo = at
 		}
 	}
 	for s := range b.ordered {
 		if s.alone {
 			cut(s.first)
+			spans = &alone
 		}
 		bytes := 0
 		for i := s.first; burst > 0 && i < s.first+s.count; i++ {
@@ -127,5 +128,5 @@ func (r *roll) plan(b *Batch, burst int, now time.Time) []span {
 		}
 	}
 	cut(b.Len())
-	return spans
+	return together, alone
 }

@@ -2,7 +2,10 @@ package shipper
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -26,6 +29,7 @@ func (s span) len() int { return s.hi - s.lo }
 type delivery struct {
 	client   *Client
 	batch    *Batch
+	body     []byte // of the push at hand
 	pauses   *backoff.ExponentialBackOff
 	failures int // attempts in a row
 	refused  refusedEntries
@@ -40,6 +44,16 @@ type refusedEntries struct {
 	words  string // Loki's, for the last one
 }
 
+// add brings in those of a part.
+func (r *refusedEntries) add(o refusedEntries) {
+	if o.count == 0 {
+		return
+	}
+	r.mixed = r.mixed || o.mixed || r.count > 0 && r.reason != o.reason
+	r.count += o.count
+	r.reason, r.words = o.reason, o.words
+}
+
 func newDelivery(c *Client, b *Batch) *delivery {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = c.cfg.BackoffMin
@@ -48,10 +62,51 @@ func newDelivery(c *Client, b *Batch) *delivery {
 	return &delivery{client: c, batch: b, pauses: pauses}
 }
 
+// aloneAtATime is how many streams of a batch that are in doubt are pushed side by side: a start meets hundreds.
+const aloneAtATime = 16
+
 // run ends when all is settled, or with the error of ctx.
 func (d *delivery) run(ctx context.Context) error {
 	defer d.client.health.abandon(d) // of no effect after a success
-	todo := d.client.roll.plan(d.batch, d.client.pace.burst, d.client.now())
+	d.body = d.batch.body
+	defer func() { d.batch.body = d.body }()
+	together, alone := d.client.roll.plan(d.batch, d.client.pace.burst, d.client.now())
+	if err := d.deliver(ctx, together); err != nil {
+		return err
+	}
+	return d.sideBySide(ctx, alone)
+}
+
+// sideBySide delivers spans that have nothing to do with one another.
+func (d *delivery) sideBySide(ctx context.Context, spans []span) error {
+	parts := make([]*delivery, min(aloneAtATime, len(spans)))
+	errs := make([]error, len(parts))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for i := range parts {
+		part := newDelivery(d.client, d.batch)
+		parts[i] = part
+		all.Go(func() {
+			defer d.client.health.abandon(part)
+			for errs[i] == nil {
+				n := int(next.Add(1))
+				if n > len(spans) {
+					return
+				}
+				errs[i] = part.deliver(ctx, spans[n-1:n])
+			}
+		})
+	}
+	all.Wait()
+	for _, part := range parts {
+		d.refused.add(part.refused)
+	}
+	return errors.Join(errs...)
+}
+
+// deliver settles spans one after the other, each in as many parts as it takes.
+func (d *delivery) deliver(ctx context.Context, spans []span) error {
+	todo := slices.Clone(spans)
 	slices.Reverse(todo) // a stack
 	for len(todo) > 0 {
 		s := todo[len(todo)-1]
@@ -77,7 +132,8 @@ func (s span) halves() []span {
 
 // push tries s until it is settled, or gives the parts in which it is to be pushed instead.
 func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
-	encodingErr := d.client.encoder.encode(d.batch, s.lo, s.hi)
+	var encodingErr error
+	d.body, encodingErr = d.client.encoder.encode(d.body[:0], d.batch, s.lo, s.hi)
 	for limits := 0; ; {
 		a := answer{meaning: refused}
 		if encodingErr != nil {
@@ -89,7 +145,7 @@ func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 			if !d.client.roll.admit(d.batch, s, d.client.now()) {
 				return d.batch.split(s), nil
 			}
-			a = d.client.post(ctx, d.batch.body)
+			a = d.client.post(ctx, d.body)
 		}
 		if ctx.Err() != nil && a.meaning != stored {
 			return nil, ctx.Err()
@@ -97,7 +153,7 @@ func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 		switch a.meaning {
 		case stored:
 			d.client.roll.stored(d.batch, s, d.client.now())
-			d.client.metrics.acknowledged(d.batch, s)
+			d.client.metrics.acknowledged(d.batch, s, len(d.body))
 			d.progress()
 			return nil, nil
 		case refused, tooLarge:
@@ -204,10 +260,7 @@ func (d *delivery) bury(i int, a answer) error {
 		return err
 	}
 	c.metrics.dropped.WithLabelValues(letter.Reason).Inc()
-	r := &d.refused
-	r.mixed = r.mixed || r.count > 0 && r.reason != letter.Reason
-	r.count++
-	r.reason, r.words = letter.Reason, a.words
+	d.refused.add(refusedEntries{count: 1, reason: letter.Reason, words: a.words})
 	return nil
 }
 
