@@ -187,7 +187,7 @@ func TestSymbolicLink(t *testing.T) {
 	if s, err = Open(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if p, _ := s.Position(pathA); p != at(pathA, 100) {
+	if p, _ := s.Position(pathA); !p.Equal(at(pathA, 100)) {
 		t.Errorf("through the target: %v", p)
 	}
 	if err := s.Close(); err != nil {

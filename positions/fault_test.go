@@ -91,7 +91,7 @@ func faultAt(t *testing.T, n int, fault syscall.Errno, lasting bool) bool {
 	noLitter(t, m)
 	for _, name := range []string{testFile, "/data/positions.latest.json"} {
 		got, err := decode(m.live[name].data)
-		if err != nil || !maps.Equal(got, s.held) || got[pathA].LSN != 1400 || got[pathB].LSN != 1500 {
+		if err != nil || !same(got, s.held) || got[pathA].LSN != 1400 || got[pathB].LSN != 1500 {
 			t.Errorf("call %d: %s holds %v (%v), want %v", n, name, got, err, s.held)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -133,15 +134,27 @@ func checkVersion(raw []byte) error {
 
 // validate reports what could not be written and read back as it is.
 func validate(path string, p Position) error {
-	switch year := p.EventTime.UTC().Year(); {
-	case !utf8.ValidString(path):
+	var gap Gap
+	if p.Gap != nil {
+		gap = *p.Gap
+	}
+	for _, t := range []time.Time{p.EventTime, gap.Last, gap.First} {
+		if year := t.UTC().Year(); year < 0 || year > 9999 {
+			return fmt.Errorf("event time of %s is in the year %d", path, year)
+		}
+	}
+	for _, offset := range p.Others {
+		if offset < 0 {
+			return fmt.Errorf("offset %d beside %s is negative", offset, path)
+		}
+	}
+	switch {
+	case !utf8.ValidString(path), !utf8.ValidString(gap.Reason):
 		return fmt.Errorf("path %q is not UTF-8", path)
 	case p.Offset < 0:
 		return fmt.Errorf("offset %d of %s is negative", p.Offset, path)
 	case p.LSN < 0:
 		return fmt.Errorf("lsn %d of %s is negative", p.LSN, path)
-	case year < 0 || year > 9999:
-		return fmt.Errorf("event time of %s is in the year %d", path, year)
 	}
 	return nil
 }

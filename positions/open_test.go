@@ -102,7 +102,7 @@ func TestOpenChoosesPerPath(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !maps.Equal(s.held, test.want) || s.Lost() != test.lost {
+			if !same(s.held, test.want) || s.Lost() != test.lost {
 				t.Errorf("opened %v, lost=%t; want %v, lost=%t", s.held, s.Lost(), test.want, test.lost)
 			}
 			if !slices.Equal(records.lines, test.log) {
@@ -117,7 +117,7 @@ func TestOpenChoosesPerPath(t *testing.T) {
 			// What Open found is durable at once, as is what it kept aside.
 			for content := range m.powerLosses {
 				got, err := decode(content[testFile])
-				if err != nil || !maps.Equal(got, test.want) {
+				if err != nil || !same(got, test.want) {
 					t.Errorf("durable file after Open: %v (%v), want %v", got, err, test.want)
 				}
 			}

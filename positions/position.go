@@ -3,6 +3,7 @@ package positions
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -43,6 +44,49 @@ type Position struct {
 	Inode uint64 `json:"inode"`
 	// EventTime is the timestamp of the last event before the position: a line that has none of its own takes it.
 	EventTime time.Time `json:"event_time"`
+	// Others is how far each other file of the path that was there then has been read, in unpacked bytes. It tells what
+	// is new after a restart where names and times do not: after a step of the clock, or with two apiservers on one path.
+	// A map is never changed once it is in a Position. Nil: not known.
+	Others map[Hash]int64 `json:"others"`
+	// Gap is what is missing right after the position and is not told in Loki yet; nil for nothing.
+	Gap *Gap `json:"gap,omitempty"`
+}
+
+// Gap is a place in the log where events are missing. It is part of the position before it until Loki has been told, so
+// that a crash in between tells it again in the same words, which Loki drops as a repeat.
+type Gap struct {
+	// Reason is one word for how it came about.
+	Reason string `json:"reason"`
+	// Last is the time of the last event before it, First of the first event after it; zero as long as that is not known.
+	Last  time.Time `json:"last_event,omitzero"`
+	First time.Time `json:"first_event,omitzero"`
+	// Files and Bytes are what was lost, as far as it is known; the bytes as they lay on disk.
+	Files int   `json:"files,omitempty"`
+	Bytes int64 `json:"bytes,omitempty"`
+}
+
+// asRead is p as it will be read back: times in UTC.
+func (p Position) asRead() Position {
+	p.EventTime = p.EventTime.UTC().Round(0)
+	if p.Gap != nil {
+		gap := *p.Gap
+		gap.Last, gap.First = gap.Last.UTC().Round(0), gap.First.UTC().Round(0)
+		p.Gap = &gap
+	}
+	return p
+}
+
+// Equal reports whether p and q are the same position and know the same.
+func (p Position) Equal(q Position) bool {
+	return p.FirstLine == q.FirstLine && p.Offset == q.Offset && p.LSN == q.LSN && p.Name == q.Name && p.Inode == q.Inode &&
+		p.EventTime.Equal(q.EventTime) && maps.Equal(p.Others, q.Others) && p.Gap.equal(q.Gap)
+}
+
+func (g *Gap) equal(o *Gap) bool {
+	if g == nil || o == nil {
+		return g == o
+	}
+	return g.Reason == o.Reason && g.Last.Equal(o.Last) && g.First.Equal(o.First) && g.Files == o.Files && g.Bytes == o.Bytes
 }
 
 // Identified reports whether the position names a file, that is, whether anything was acknowledged before it.

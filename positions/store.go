@@ -101,7 +101,7 @@ func (s *Store) Close() error {
 
 // hold takes p into memory and gives the generation that has it.
 func (s *Store) hold(logPath string, p Position) (uint64, error) {
-	p.EventTime = p.EventTime.UTC().Round(0) // as it will be read back
+	p = p.asRead()
 	if err := validate(logPath, p); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -111,7 +111,7 @@ func (s *Store) hold(logPath string, p Position) (uint64, error) {
 	if ok && p.LSN < before.LSN {
 		return 0, fmt.Errorf("%w: lsn %d of %s is behind %d", ErrRefused, p.LSN, logPath, before.LSN)
 	}
-	if !ok || p != before {
+	if !ok || !p.Equal(before) {
 		s.held[logPath] = p
 		s.generation++
 	}

@@ -3,7 +3,6 @@ package positions
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -29,6 +28,8 @@ func TestCommitRefuses(t *testing.T) {
 		{"behind", pathA, at(pathA, 1199)},
 		{"negative offset", pathA, Position{Offset: -1, LSN: 1300}},
 		{"negative lsn", pathB, Position{LSN: -1}},
+		{"negative offset of another file", pathA, Position{LSN: 1300, Others: map[Hash]int64{{1}: -1}}},
+		{"a gap that cannot be written", pathA, Position{LSN: 1300, Gap: &Gap{First: year10000.EventTime}}},
 		{"a path that is not UTF-8", "/audit/\xff.log", at("", 1)},
 		{"an event time that cannot be written", pathA, year10000},
 	} {
@@ -36,7 +37,7 @@ func TestCommitRefuses(t *testing.T) {
 		if err := s.Commit(test.path, test.position); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: error %v, want ErrRefused", test.name, err)
 		}
-		if want := map[string]Position{pathA: at(pathA, 1200)}; !maps.Equal(s.held, want) || len(m.calls) != 0 {
+		if want := map[string]Position{pathA: at(pathA, 1200)}; !same(s.held, want) || len(m.calls) != 0 {
 			t.Errorf("%s: now holds %v, calls %q", test.name, s.held, m.calls)
 		}
 	}
@@ -65,7 +66,7 @@ func TestPositionIsWhatWillBeReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if read, _ := again.Position(pathA); read != got {
+		if read, _ := again.Position(pathA); !read.Equal(got) {
 			t.Errorf("read back %v, held %v", read, got)
 		}
 	}
@@ -220,7 +221,7 @@ func TestConcurrentCommits(t *testing.T) {
 		t.Fatalf("reopened: %v, %d paths", err, len(s.held))
 	}
 	for path, p := range s.held {
-		if p != at(path, commits) {
+		if !p.Equal(at(path, commits)) {
 			t.Errorf("%s is at %v", path, p)
 		}
 	}
