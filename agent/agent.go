@@ -17,6 +17,8 @@ import (
 // a crash at any moment costs repeats, which Loki drops, and never an event.
 type follower struct {
 	path      string
+	node      string
+	gapStream string // of the entries that tell of gaps
 	batchSize int
 	batchWait time.Duration
 	since     time.Time // events before it are left out; zero once one after it was seen
@@ -33,6 +35,7 @@ type follower struct {
 	cancelDue context.CancelFunc
 	fields    []shipper.Field
 	end       positions.Position // after the newest line in the batch, or left out after it
+	gap       *positions.Gap     // before the next event, nil if there is none
 	sent      int64              // LSN of the end of the last batch sent
 
 	shipped, caughtUp bool // was told
@@ -80,19 +83,34 @@ func (f *follower) add(ctx context.Context, line tailer.Line) error {
 		}
 	}
 	f.metrics.read(line)
+	if line.Gap != nil {
+		f.missed(*line.Gap)
+	}
+	var err error
 	at := f.each(line, f.end.EventTime, func(e audit.Entry) {
-		if f.batch.Len() == 0 {
-			f.metrics.began(e.Time)
+		if err == nil && !e.Malformed {
+			err = f.tellGap(ctx, &line, e)
 		}
 		f.fields = f.fields[:0]
 		for _, field := range e.Metadata {
 			f.fields = append(f.fields, shipper.Field(field))
 		}
-		f.batch.Add(shipper.Entry{Stream: e.Stream, Time: e.Time, Line: e.Line, Metadata: f.fields})
+		f.push(shipper.Entry{Stream: e.Stream, Time: e.Time, Line: e.Line, Metadata: f.fields})
 	})
+	if err != nil {
+		return err
+	}
 	f.end = line.End
-	f.end.EventTime = at
+	f.end.EventTime, f.end.Gap = at, f.gap
 	return nil
+}
+
+// push puts an entry into the open batch.
+func (f *follower) push(e shipper.Entry) {
+	if f.batch.Len() == 0 {
+		f.metrics.began(e.Time)
+	}
+	f.batch.Add(e)
 }
 
 // each gives the entries of a line that are to be pushed, and returns the time of its last one; before is that of the

@@ -320,7 +320,7 @@ func TestStartAt(t *testing.T) {
 			if damaged {
 				n.write("audit.log", event(9)[50:]) // has no time of its own, and is the first
 			}
-			n.write("audit-2026-11-23T19-59-59.999.log", events(0, 10)...) // as a rotation before the time
+			n.write("audit-2026-11-23T20-00-00.000.log", events(0, 10)...) // as a rotation before the time
 			n.write("audit.log", events(10, 30)...)
 			n.start("--start-at=" + tt.at)
 			n.waitMetric(`auditferry_lag_bytes{path="`+n.path("audit.log")+`"}`, "0")
@@ -375,7 +375,8 @@ func TestWhatIsNotPushedMovesThePositionToo(t *testing.T) {
 }
 
 func TestLagIsTheAgeOfTheOldestUnacknowledgedEvent(t *testing.T) {
-	m := newPathMetrics(prometheus.NewRegistry(), "a", positions.Position{}, func() int64 { return 0 })
+	m := newPathMetrics(prometheus.NewRegistry(), "a", positions.Position{}, func() int64 { return 0 },
+		func(time.Time) time.Duration { return 0 })
 	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
 	for _, step := range []struct {
 		do   func()

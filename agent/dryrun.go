@@ -115,7 +115,7 @@ func dryRun(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {
 		}
 		f := &follower{
 			describe: describer, since: start.Since,
-			metrics: newPathMetrics(prometheus.NewRegistry(), path, positions.Position{}, tail.Unread),
+			metrics: newPathMetrics(prometheus.NewRegistry(), path, positions.Position{}, tail.Unread, tail.Headroom),
 		}
 		streams, err := f.count(ctx, tail, firstEventTime(start))
 		tail.Close()

@@ -153,6 +153,10 @@ func (a *agent) follow(path string) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
+	gapStream, err := a.cfg.labels(path).GapStream()
+	if err != nil {
+		return nil, err
+	}
 	start, err := a.cfg.start()
 	if err != nil {
 		return nil, err
@@ -166,7 +170,7 @@ func (a *agent) follow(path string) (*follower, error) {
 		return nil, explain(err)
 	}
 	f := &follower{
-		path: path, batchSize: int(a.cfg.BatchSize), batchWait: a.cfg.BatchWait,
+		path: path, node: a.cfg.Node, gapStream: gapStream, batchSize: int(a.cfg.BatchSize), batchWait: a.cfg.BatchWait,
 		tail: tail, describe: describer, queue: a.client.NewQueue(path), store: a.store, logger: a.logger, end: tail.Start(),
 	}
 	if from == nil {
@@ -178,11 +182,12 @@ func (a *agent) follow(path string) (*follower, error) {
 			return nil, fmt.Errorf("keeping the first position: %w", err)
 		}
 	}
+	f.gap = f.end.Gap
 	if !f.end.Identified() {
 		f.since = start.Since
 	}
 	f.sent = f.end.LSN
-	f.metrics = newPathMetrics(a.registry, path, f.end, tail.Unread)
+	f.metrics = newPathMetrics(a.registry, path, f.end, tail.Unread, tail.Headroom)
 	return f, nil
 }
 

@@ -91,25 +91,35 @@ func (q *Queue) wait(ctx context.Context, b *Batch) error {
 	if q.overtakes(b) {
 		need = cap(q.slots)
 	}
-	for held := range need {
+	if err := q.take(ctx, need); err != nil {
+		return err
+	}
+	q.release(need - 1)
+	return nil
+}
+
+// take takes slots, all of them or none.
+func (q *Queue) take(ctx context.Context, slots int) error {
+	for held := range slots {
 		select {
 		case q.slots <- struct{}{}:
 			continue
 		case <-ctx.Done():
 		case <-q.ctx.Done():
 		}
-		for range held {
-			<-q.slots
-		}
+		q.release(held)
 		if q.ctx.Err() != nil {
 			return ErrAbandoned
 		}
-		return fmt.Errorf("sending a batch: %w", ctx.Err())
-	}
-	for range need - 1 {
-		<-q.slots
+		return fmt.Errorf("waiting for batches to be acknowledged: %w", ctx.Err())
 	}
 	return nil
+}
+
+func (q *Queue) release(slots int) {
+	for range slots {
+		<-q.slots
+	}
 }
 
 func (q *Queue) overtakes(b *Batch) bool {
@@ -124,25 +134,22 @@ func (q *Queue) overtakes(b *Batch) bool {
 	return false
 }
 
+// Flush waits until everything sent is acknowledged. If ctx ends before, or if a Drain has given up, the error says so, and
+// nothing has changed. It must not run at the same time as Send or Drain.
+func (q *Queue) Flush(ctx context.Context) error {
+	if err := q.take(ctx, cap(q.slots)); err != nil {
+		return err
+	}
+	q.release(cap(q.slots))
+	return nil
+}
+
 // Drain waits until everything sent is acknowledged. If ctx ends before, it cancels the pushes under way, waits for their
 // goroutines, and returns an error that wraps ErrAbandoned and says how many batches were abandoned; none of these, and none
 // after the first of these, is ever acknowledged, and the queue takes no more.
 // It must not run at the same time as Send or another Drain.
 func (q *Queue) Drain(ctx context.Context) error {
-	held := 0
-	defer func() {
-		for range held {
-			<-q.slots
-		}
-	}()
-	for held < cap(q.slots) {
-		select {
-		case q.slots <- struct{}{}:
-			held++
-			continue
-		case <-q.ctx.Done():
-		case <-ctx.Done():
-		}
+	if err := q.Flush(ctx); err != nil {
 		return q.giveUp()
 	}
 	q.pushes.Wait()

@@ -35,6 +35,7 @@ type chain struct {
 	at      int // index of the one in hand; len(links) is 0 as long as the path has no file
 	changed time.Time
 	looked  time.Time
+	loss    *positions.Gap // what is missing before the next file to come
 }
 
 // link is one file of the chain.
@@ -46,6 +47,15 @@ type link struct {
 
 	stands int64 // length at the last look
 	shrunk bool  // it was shorter at a look than at the one before: somebody truncated it
+
+	length int64          // in unpacked bytes, as the survey found it
+	read   int64          // how far it was read when it was put away; reading goes on there
+	left   int64          // its stored length then: what is beyond came late
+	since  time.Time      // when that was
+	again  bool           // it was turned back to
+	torn   bool           // what it has after its last newline will not be completed any more
+	after  time.Time      // before its first line was written: when the file before it was rotated; zero if not known
+	loss   *positions.Gap // what is missing before it
 }
 
 // is reports whether the directory entry is this file under whatever name. An inode cannot be given again while the
@@ -94,6 +104,7 @@ func (c *chain) scan(now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.watchLength()
+	c.letGo(now)
 	if info, err := os.Stat(c.dir); err == nil && !c.changed.IsZero() && info.ModTime().Equal(c.changed) &&
 		c.looked.Sub(c.changed) > settle {
 		return c.hold()
@@ -176,12 +187,15 @@ func (c *chain) forget() {
 	at := c.at
 	for i, l := range c.links {
 		switch {
-		case l.gone && i < c.at:
+		case l.gone && l.file == nil && i < c.at:
 			at--
 			continue
 		case l.gone && l.file == nil:
-			c.observer.lost(l, "deleted before it could be opened")
+			c.lose(l, "deleted before it could be opened")
 			continue
+		}
+		if i >= c.at {
+			l.loss, c.loss = and(c.loss, l.loss), nil
 		}
 		kept = append(kept, l)
 	}
@@ -235,6 +249,7 @@ func (c *chain) recognise(backup *link) *link {
 	if i <= c.at {
 		backup.file.close()
 		backup.file = nil
+		backup.read, backup.left = backup.stands, backup.stands
 		c.at++
 	}
 	c.links = slices.Insert(c.links, i, backup)
@@ -265,16 +280,23 @@ func (c *chain) insert(l *link, after []*link) {
 	c.links = slices.Insert(c.links, at, l)
 }
 
-// inHand gives the file that is to be read now, nil if there is none yet or it cannot be opened, its present name, and
-// whether it was seen to be truncated.
-func (c *chain) inHand() (f *file, name string, inode uint64, shrunk bool) {
+// inHand gives the file that is to be read now; not ok if there is none yet. It has no open file if it cannot be opened.
+func (c *chain) inHand() (now link, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.at >= len(c.links) {
-		return nil, "", 0, false
+		return link{}, false
 	}
-	l := c.links[c.at]
-	return l.file, l.stem, l.inode(), l.shrunk
+	return *c.links[c.at], true
+}
+
+// begun notes that the reader has taken up the file in hand, and what is missing before it, and gives how far the others
+// have been read.
+func (c *chain) begun() map[positions.Hash]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.links[c.at].loss = nil
+	return c.others()
 }
 
 // superseded reports whether the file in hand has stopped growing: it is not the active one any more, and a later one
@@ -294,27 +316,44 @@ func (c *chain) superseded() bool {
 	return false
 }
 
-// identified notes the identity of the file in hand, once its first line is whole.
-func (c *chain) identified(id positions.Hash) {
+// identified notes the identity of the file in hand, once its first line is whole, and gives when it was rotated, if it
+// was by now.
+func (c *chain) identified(id positions.Hash) (rotated time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at < len(c.links) {
-		c.links[c.at].id = id
+	if c.at >= len(c.links) {
+		return rotated
 	}
+	l := c.links[c.at]
+	l.id = id
+	if l.kind == timed {
+		rotated = l.time.Add(tick)
+	}
+	return rotated
 }
 
-// next puts the file in hand away and takes the one after it. If that cannot be opened, every look tries again, and
-// tells.
-func (c *chain) next() {
+// next puts the file in hand away, which was read up to there, and takes the one after it. If that cannot be opened, every
+// look tries again, and tells.
+func (c *chain) next(read int64, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	done := c.links[c.at]
-	done.file.close()
-	done.file = nil
+	done.read, done.left, done.since, done.torn = read, done.file.stored(), now, false
+	if c.at+1 < len(c.links) {
+		c.links[c.at+1].follows(done, c.pruned())
+	}
 	c.at++
-	if done.gone {
+	if !done.canGrow() {
+		done.file.close()
+		done.file = nil
+	}
+	if done.gone && done.file == nil {
 		c.links = slices.Delete(c.links, c.at-1, c.at)
 		c.at--
+	}
+	c.letGo(now)
+	if i := c.late(); i >= 0 {
+		c.bring(i)
 	}
 	_ = c.hold()
 }
@@ -323,8 +362,15 @@ func (c *chain) next() {
 func (c *chain) unread() (sum int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range c.links[min(c.at, len(c.links)):] {
-		sum += l.unread()
+	for i, l := range c.links {
+		switch {
+		case i == c.at:
+			sum += l.unread()
+		case i > c.at:
+			sum += max(0, l.unread()-l.read)
+		default:
+			sum += l.grown()
+		}
 	}
 	return sum
 }

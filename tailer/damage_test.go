@@ -143,7 +143,7 @@ func TestTooLongLines(t *testing.T) {
 		for k, end := range ends {
 			w.start(&end)
 			w.isSame(w.drain(), want[k+1:])
-			w.counted(w.tailer.observer.gaps, 0)
+			w.gapsAre()
 		}
 	}
 	w.raw(long)

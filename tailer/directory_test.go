@@ -68,7 +68,7 @@ func TestDirectory(t *testing.T) {
 	w.reads(e)
 	w.rotate()
 	w.reads(w.lines(1)) // and not the backups again
-	w.counted(w.tailer.observer.gaps, 0)
+	w.gapsAre()
 }
 
 // A file that cannot be opened is waited for, what comes after it too, and held files stay held.

@@ -63,9 +63,12 @@ func (c *chain) limitGone() {
 			continue
 		}
 		if sum += l.stored(); sum > c.maxGone {
-			c.observer.lost(l, "deleted, and more than may be held open waits to be read")
+			c.lose(l, "deleted, and more than may be held open waits to be read")
 			l.file.close()
 			c.links = slices.Delete(c.links, i, i+1)
+			if i < len(c.links) {
+				c.links[i].loss, c.loss = and(c.loss, c.links[i].loss), nil
+			}
 		}
 	}
 }

@@ -47,6 +47,9 @@ func (b *lineBuffer) reset() {
 // begin is for the start of a line.
 func (b *lineBuffer) begin() { b.hole, b.cut, b.sum, b.hashed = 0, 0, nil, 0 }
 
+// empty reports whether all that was read was handed out.
+func (b *lineBuffer) empty() bool { return b.r == b.w && b.hole == 0 && b.cut == 0 }
+
 // next gives the next line that has its newline. first asks for its hash.
 func (b *lineBuffer) next(first bool) (rawLine, bool) {
 	i := bytes.IndexByte(b.buf[b.seen:b.w], '\n')

@@ -18,8 +18,8 @@ type observer struct {
 	registerer prometheus.Registerer // nil for none
 	collectors []prometheus.Collector
 
-	gaps, lostFiles, lostBytes, truncations, damages, rotations prometheus.Counter
-	unreadable                                                  prometheus.Gauge
+	lostFiles, lostBytes, truncations, damages, rotations prometheus.Counter
+	unreadable                                            prometheus.Gauge
 
 	mu       sync.Mutex
 	readErr  string
@@ -34,10 +34,8 @@ func newObserver(path string, logger *slog.Logger, reg prometheus.Registerer) *o
 		})
 	}
 	o := &observer{
-		logger:     logger,
-		registerer: reg,
-		gaps: counter("gaps_total",
-			"Times that events were missing between two that were read: a file was deleted before it was read."),
+		logger:      logger,
+		registerer:  reg,
 		lostFiles:   counter("lost_files_total", "Files that were deleted before they were read."),
 		lostBytes:   counter("lost_bytes_total", "Bytes on disk of files that were deleted before they were read."),
 		truncations: counter("truncations_total", "Times that the file in hand was truncated by somebody else."),
@@ -49,7 +47,7 @@ func newObserver(path string, logger *slog.Logger, reg prometheus.Registerer) *o
 		}),
 	}
 	o.collectors = []prometheus.Collector{
-		o.gaps, o.lostFiles, o.lostBytes, o.truncations, o.damages, o.rotations, o.unreadable,
+		o.lostFiles, o.lostBytes, o.truncations, o.damages, o.rotations, o.unreadable,
 	}
 	if reg != nil {
 		reg.MustRegister(o.collectors...)
@@ -67,19 +65,17 @@ func (o *observer) unregister() {
 	}
 }
 
-// gap says that the file of the last acknowledged event is gone.
-func (o *observer) gap(from positions.Position) {
-	o.gaps.Inc()
-	o.logger.Error("gap: the file of the last acknowledged event is gone; going on with what was rotated after it",
+// gone says that the file of the last acknowledged event is gone.
+func (o *observer) gone(from positions.Position) {
+	o.logger.Error("the file of the last acknowledged event is gone; going on with what has not been read",
 		"file", from.Name, "last_event", from.EventTime)
 }
 
 // lost says that a file was deleted before it was read.
 func (o *observer) lost(l *link, why string) {
-	o.gaps.Inc()
 	o.lostFiles.Inc()
 	o.lostBytes.Add(float64(l.stored()))
-	o.logger.Error("gap: a backup is gone that was not read", "file", l.name(), "bytes", l.stored(), "why", why)
+	o.logger.Error("a backup is gone that was not read", "file", l.name(), "bytes", l.stored(), "why", why)
 }
 
 func (o *observer) truncated() {

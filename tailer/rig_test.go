@@ -32,6 +32,7 @@ type world struct {
 	cfg    Config
 	tailer *Tailer
 	ends   []positions.Position // after each line that was read
+	gaps   []positions.Gap      // before lines that were read
 }
 
 func newWorld(t testing.TB) *world {
@@ -185,7 +186,7 @@ func (w *world) truncate() {
 func (w *world) start(from *positions.Position) {
 	w.Helper()
 	w.kill()
-	w.ends = nil
+	w.ends, w.gaps = nil, nil
 	var err error
 	w.tailer, err = open(w.cfg, from)
 	w.ok(err)
@@ -236,6 +237,9 @@ func (w *world) next(n int) (got []string) {
 		if l.Fragment {
 			s += "…"
 		}
+		if l.Gap != nil {
+			w.gaps = append(w.gaps, *l.Gap)
+		}
 		got = append(got, s)
 		w.ends = append(w.ends, l.End)
 	}
@@ -278,14 +282,26 @@ func (w *world) chain() string {
 	return b.String()
 }
 
-// checkHeld checks what the chain promises: nothing before the file in hand is open, no file stands in it twice.
+// checkHeld checks what the chain promises: little before the file in hand is open, no file stands in it twice.
 func (w *world) checkHeld() {
 	w.Helper()
 	c := &w.tailer.chain
+	open := 0
 	for i, l := range c.links {
-		if i < c.at && l.file != nil || slices.Index(c.links, l) != i {
+		if i < c.at && l.file != nil {
+			open++
+		}
+		if open > keepLeft || slices.Index(c.links, l) != i {
 			w.Fatalf("link %d is open though done, or twice in the chain:%s", i, w.chain())
 		}
+	}
+}
+
+// gapsAre checks what was missing, as far as it was read since the start.
+func (w *world) gapsAre(want ...positions.Gap) {
+	w.Helper()
+	if !slices.Equal(w.gaps, want) {
+		w.Fatalf("gaps %+v, want %+v", w.gaps, want)
 	}
 }
 

@@ -20,10 +20,6 @@ type Start struct {
 	Since time.Time
 }
 
-// olderBackup is how long before the last acknowledged event a backup must have been rotated for it to count as read
-// when the file of that event is gone. Lines are out of order by up to 2.2 s (DESIGN, "The real logs").
-const olderBackup = time.Minute
-
 // begin finds where reading begins: at the position, if there is one, else as start says. It returns the position at
 // that place and whether the position's file was missing.
 func (c *chain) begin(from *positions.Position, start Start) (at positions.Position, gap bool, err error) {
@@ -48,10 +44,10 @@ func (c *chain) place(from *positions.Position, start Start) (at positions.Posit
 	switch {
 	case from == nil && start.End:
 		at, err = c.beginEnd()
-	case from == nil:
-		c.skip(start.Since)
-	case !from.Identified():
-		at = *from
+	case from == nil || !from.Identified() && from.Others == nil:
+		if from != nil {
+			at = *from
+		}
 		c.skip(start.Since)
 	default:
 		at, gap, err = c.resume(*from)
@@ -59,6 +55,7 @@ func (c *chain) place(from *positions.Position, start Start) (at positions.Posit
 	if err != nil {
 		return at, false, err
 	}
+	at.Others = c.others()
 	return at, gap, c.hold()
 }
 
@@ -99,6 +96,7 @@ func (l *link) survey(dir string) (settled bool, err error) {
 	if !os.SameFile(f.info, l.info) {
 		return false, nil
 	}
+	l.length = f.size()
 	// A damaged .gz has no identity, and is reported when its turn comes.
 	if id, whole, err := f.identify(); err == nil && (whole || l.kind != active) {
 		l.id = id
@@ -108,9 +106,13 @@ func (l *link) survey(dir string) (settled bool, err error) {
 
 func (c *chain) skip(before time.Time) {
 	for c.at < len(c.links)-1 && c.links[c.at].kind != active && c.links[c.at].rotated().Before(before) {
+		c.links[c.at].done()
 		c.at++
 	}
 }
+
+// done says of a file that the survey found that there is nothing to read in it.
+func (l *link) done() { l.read, l.left = l.length, l.info.Size() }
 
 // beginEnd goes to the end of the last file that has a whole first line.
 func (c *chain) beginEnd() (at positions.Position, err error) {
@@ -119,6 +121,9 @@ func (c *chain) beginEnd() (at positions.Position, err error) {
 			continue
 		}
 		c.at = i
+		for _, before := range c.links[:i] {
+			before.done()
+		}
 		if err := c.openFirst(l); err != nil {
 			return at, err
 		}
@@ -132,29 +137,6 @@ func (c *chain) beginEnd() (at positions.Position, err error) {
 	return at, nil
 }
 
-// resume goes to the position. If no file has its first line, the file is gone: what was rotated after the last
-// acknowledged event is new.
-func (c *chain) resume(from positions.Position) (at positions.Position, gap bool, err error) {
-	at = from
-	i := c.find(from)
-	if i < 0 {
-		c.skip(from.EventTime.Add(-olderBackup))
-		at.FirstLine, at.Offset = positions.Hash{}, 0
-		return at, true, nil
-	}
-	c.at = i
-	l := c.links[i]
-	if err := c.openFirst(l); err != nil {
-		return at, false, err
-	}
-	if between, err := l.file.seek(from.Offset); err != nil || !between {
-		// The file was damaged or rewritten since: it is read again, and Loki drops what it has.
-		l.file.rewind()
-	}
-	at.Offset = l.file.offset
-	return at, false, nil
-}
-
 // openFirst opens the file that reading begins with.
 func (c *chain) openFirst(l *link) error {
 	err := c.reopen(l)
@@ -162,28 +144,6 @@ func (c *chain) openFirst(l *link) error {
 		err = errMoved
 	}
 	return err
-}
-
-// find gives the index of the position's file. If two match, inode and name decide, and then the older one does: what
-// is read twice is dropped by Loki, what is not read is lost.
-func (c *chain) find(p positions.Position) int {
-	best, score := -1, -1
-	for i, l := range c.links {
-		if l.id != p.FirstLine {
-			continue
-		}
-		s := 0
-		if l.inode() == p.Inode {
-			s += 2
-		}
-		if l.stem == p.Name {
-			s++
-		}
-		if s > score {
-			best, score = i, s
-		}
-	}
-	return best
 }
 
 // lastLineEnd is the offset after the last newline.

@@ -44,6 +44,10 @@ type Line struct {
 	// Cut is how many bytes at the end of a line longer than MaxLine are missing in Bytes. NUL bytes at the beginning of
 	// such a line, the hole that copytruncate leaves, are left out before that.
 	Cut int64
+	// Gap is what is missing before the line, nil if nothing is known to be. Its times are left to the caller.
+	Gap *positions.Gap
+
+	after, until time.Time // of the first line of a file: see Hole
 }
 
 // Tailer is one audit log path as an endless sequence of lines. Next is for one goroutine; Unread and
@@ -58,6 +62,8 @@ type Tailer struct {
 	at       positions.Position // after the last line handed over
 	final    bool               // the file in hand has stopped growing
 	first    bool               // the next line is the first of its file
+	loss     *positions.Gap     // what is missing before the next line
+	after    time.Time          // when the file before was rotated, for the first line
 	consumed atomic.Int64       // bytes of the file in hand that were handed over
 
 	wake chan struct{}
@@ -98,7 +104,8 @@ func open(cfg Config, from *positions.Position) (*Tailer, error) {
 		return nil, err
 	}
 	if gap {
-		t.observer.gap(*from)
+		t.observer.gone(*from)
+		t.loss = &positions.Gap{Reason: reasonPositionFile}
 	}
 	t.at = at
 	return t, nil
@@ -149,6 +156,10 @@ func (t *Tailer) Next(ctx context.Context) (Line, error) {
 			}
 			continue
 		}
+		if err == nil && t.file != nil && t.lines.empty() && t.chain.turnBack(t.at.Offset) {
+			t.file = nil
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return Line{}, ctx.Err()
@@ -159,15 +170,17 @@ func (t *Tailer) Next(ctx context.Context) (Line, error) {
 
 // read fills the line buffer from the file in hand. more: there is something to look at again.
 func (t *Tailer) read() (more bool, err error) {
-	f, name, inode, shrunk := t.chain.inHand()
-	if f == nil {
+	now, ok := t.chain.inHand()
+	f := now.file
+	if !ok || f == nil {
 		return false, nil
 	}
+	name := now.stem
 	if f != t.file {
-		t.begin(f)
+		t.begin(&now)
 	}
-	t.at.Name, t.at.Inode = name, inode
-	if shrunk {
+	t.at.Name, t.at.Inode = name, now.inode()
+	if now.shrunk {
 		return true, t.restart()
 	}
 	n, err := t.lines.fill(f.read)
@@ -183,12 +196,23 @@ func (t *Tailer) read() (more bool, err error) {
 	return false, nil
 }
 
-func (t *Tailer) begin(f *file) {
+// begin takes up a file, where it was put away if it was.
+func (t *Tailer) begin(l *link) {
+	f := l.file
+	if l.again || l.read > 0 && f.offset != l.read {
+		if between, err := f.seek(l.read); err != nil || !between {
+			f.rewind() // in doubt, twice
+		}
+	}
 	t.file, t.final = f, false
 	t.lines.reset()
+	t.at.FirstLine = l.id
 	if t.first = f.offset == 0; t.first {
 		t.at.FirstLine = positions.Hash{}
 	}
+	t.after = l.after
+	t.loss = and(t.loss, l.loss)
+	t.at.Others = t.chain.begun()
 	t.at.Offset = f.offset
 	t.consumed.Store(f.offset)
 }
@@ -197,7 +221,9 @@ func (t *Tailer) begin(f *file) {
 func (t *Tailer) restart() error {
 	t.observer.truncated()
 	t.file = nil
-	if err := t.chain.truncated(t.at.Offset); err != nil {
+	lost, err := t.chain.truncated(t.at.Offset)
+	t.loss = and(t.loss, lost)
+	if err != nil {
 		return fmt.Errorf("going on after a truncation: %w", err)
 	}
 	return nil
@@ -210,15 +236,21 @@ func (t *Tailer) over(err error) bool {
 
 // leave goes on to the next file. What the old one has after its last newline is handed over as a fragment.
 func (t *Tailer) leave(err error) (line Line, ok bool) {
+	// The other writer of a file that was turned back to may be in the middle of a line.
+	if now, _ := t.chain.inHand(); !now.again || now.torn {
+		if l, rest := t.lines.rest(t.first); rest {
+			line, ok = t.line(l, 0), true
+			line.Fragment = true
+		}
+	}
+	read := t.at.Offset
 	if err != nil {
 		t.observer.damaged(t.at.Name, err)
-	}
-	if l, rest := t.lines.rest(t.first); rest {
-		line, ok = t.line(l, 0), true
-		line.Fragment = true
+		t.loss = and(t.loss, &positions.Gap{Reason: reasonDamaged, Files: 1})
+		read = max(read, t.file.size()) // nothing more is to be had of it
 	}
 	t.observer.rotated()
-	t.chain.next()
+	t.chain.next(read, time.Now())
 	t.file = nil
 	t.consumed.Store(0)
 	return line, ok
@@ -226,14 +258,17 @@ func (t *Tailer) leave(err error) (line Line, ok bool) {
 
 // line moves the position over a line and hands it out. end is the length of the newline.
 func (t *Tailer) line(l rawLine, end int64) Line {
+	line := Line{Bytes: l.bytes, Cut: l.cut, Gap: t.loss}
+	t.loss = nil
 	if t.first {
 		t.first = false
 		t.at.FirstLine = l.id
-		t.chain.identified(l.id)
+		line.after, line.until = t.after, t.chain.identified(l.id)
 	}
 	n := l.hole + int64(len(l.bytes)) + l.cut + end
 	t.at.Offset += n
 	t.at.LSN += n
 	t.consumed.Store(t.at.Offset)
-	return Line{Bytes: l.bytes, End: t.at, Cut: l.cut}
+	line.End = t.at
+	return line
 }

@@ -18,39 +18,57 @@ func (c *chain) watchLength() {
 		if length < l.stands {
 			if i == 0 {
 				l.shrunk = true // the reader needs to know, and its identity to find the copy
-			} else {
-				l.id = positions.Hash{}
-				c.observer.truncated()
+				continue
 			}
+			c.observer.truncated()
+			if c.copyOf(l) < 0 {
+				l.loss = and(l.loss, truncation(l.stands-l.read))
+			}
+			l.id, l.read = positions.Hash{}, 0
 		}
 		l.stands = length
 	}
 }
 
+// copyOf gives the index of a copy of l, as copytruncate makes it; -1 if there is none.
+func (c *chain) copyOf(l *link) int {
+	if l.id == (positions.Hash{}) {
+		return -1
+	}
+	return slices.IndexFunc(c.links, func(p *link) bool { return p != l && p.identity() == l.id })
+}
+
+// truncation is the loss of bytes that were cut off; nil if there were none.
+func truncation(bytes int64) *positions.Gap {
+	if bytes <= 0 {
+		return nil
+	}
+	return &positions.Gap{Reason: reasonTruncated, Bytes: bytes}
+}
+
 // truncated deals with the file in hand having become shorter, as copytruncate makes it. If the directory has a copy of
-// what it was, that is read first, from offset on; then the file itself anew.
-func (c *chain) truncated(offset int64) error {
+// what it was, that is read first, from offset on; else what had not been read at the last look is lost. Then the file
+// itself is read anew.
+func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.links[c.at]
-	id := l.id
 	l.file.rewind()
 	// The copy was whole before the truncation, and a look may not have seen it yet.
-	err := c.refresh(time.Now())
-	l.id, l.shrunk, l.stands = positions.Hash{}, false, l.file.stored()
-	if id == (positions.Hash{}) {
-		return err
-	}
-	i := slices.IndexFunc(c.links, func(p *link) bool { return p.identity() == id })
+	err = c.refresh(time.Now())
+	i := c.copyOf(l)
+	lost = truncation(l.stands - offset)
+	l.id, l.shrunk, l.stands, l.read = positions.Hash{}, false, l.file.stored(), 0
 	if i < 0 {
-		return err
+		return lost, err
 	}
 	copied := c.links[i]
 	if copied.file == nil {
 		if err := c.reopen(copied); err != nil || copied.file == nil {
-			return err
+			return lost, err
 		}
 	}
+	copied.read = 0
 	c.links = slices.Delete(c.links, i, i+1)
 	c.at = slices.Index(c.links, l)
 	c.links = slices.Insert(c.links, c.at, copied)
@@ -58,5 +76,5 @@ func (c *chain) truncated(offset int64) error {
 	if !between {
 		copied.file.rewind() // no copy of what was read: Loki drops what it has
 	}
-	return err
+	return nil, err
 }

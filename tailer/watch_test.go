@@ -54,7 +54,7 @@ func TestLumberjack(t *testing.T) {
 	for ; next < lines; next++ {
 		expectLine(t, follow, next)
 	}
-	w.counted(follow.observer.gaps, 0)
+	w.counted(follow.observer.lostFiles, 0)
 	follow.Close()
 }
 
@@ -66,7 +66,7 @@ func expectLine(t *testing.T, follow *Tailer, number int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf(`{"auditID":"%06d",`, number); !strings.HasPrefix(string(l.Bytes), want) || l.Fragment || l.Cut > 0 {
+	if want := fmt.Sprintf(`{"auditID":"%06d",`, number); !strings.HasPrefix(string(l.Bytes), want) || l.Fragment || l.Cut > 0 || l.Gap != nil {
 		t.Fatalf("read %.40q, want %q", l.Bytes, want)
 	}
 }

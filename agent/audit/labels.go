@@ -66,6 +66,24 @@ func (c Config) fixed() (map[string]string, error) {
 	return labels, nil
 }
 
+// GapStream is the label set of the entries that tell where events are missing: the labels that all streams of the path
+// share, and event="gap".
+func (c Config) GapStream() (string, error) {
+	labels, err := c.fixed()
+	if err != nil {
+		return "", err
+	}
+	labels["event"] = "gap"
+	out := []byte{'{'}
+	for i, name := range slices.Sorted(maps.Keys(labels)) {
+		if i > 0 {
+			out = append(out, ", "...)
+		}
+		out = appendPair(out, name, labels[name])
+	}
+	return string(append(out, '}')), nil
+}
+
 // perEvent are the labels whose value depends on the event.
 var perEvent = []string{"verb", "user", "resource"}
 
@@ -77,7 +95,7 @@ func checkName(name string) error {
 			return fmt.Errorf("label %q: a name is made of letters, digits and _, and does not begin with a digit", name)
 		}
 	}
-	ours := append([]string{"job", "service_name", "node", "cluster", "filename"}, perEvent...)
+	ours := append([]string{"job", "service_name", "node", "cluster", "filename", "event"}, perEvent...)
 	switch {
 	case name == "":
 		return fmt.Errorf("label %q: a label needs a name", name)

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auditferry/auditferry/shipper/lokitest"
+)
+
+const gapStream = `{event="gap", job="kube-apiserver-audit", node="n1", service_name="kube-apiserver"}`
+
+// gaps gives the lines of the gap entries that a log query shows, and the others.
+func (n *node) gaps() (gaps, others []string) {
+	for _, e := range n.loki.Entries() {
+		if e.Stream == gapStream {
+			gaps = append(gaps, e.Line)
+		} else {
+			others = append(others, e.Line)
+		}
+	}
+	slices.Sort(others)
+	return gaps, others
+}
+
+// gapText is the line of a gap between two of the events.
+func (n *node) gapText(reason string, last, first int, more string) string {
+	return fmt.Sprintf(`{"gap":%q,"node":"n1","path":%q,"last_event":"2026-11-23T20:00:00%s","first_event":"2026-11-23T20:00:00%s"%s}`,
+		reason, n.path("audit.log"), fraction(last), fraction(first), more)
+}
+
+// fraction is how RFC 3339 with nanoseconds writes microseconds.
+func fraction(i int) string {
+	if i == 0 {
+		return "Z"
+	}
+	return "." + strings.TrimRight(fmt.Sprintf("%06d", i), "0") + "Z"
+}
+
+func (n *node) wantGaps(want ...string) {
+	n.t.Helper()
+	n.until(fmt.Sprintf("%d gaps in Loki", len(want)), func() bool { got, _ := n.gaps(); return len(got) >= len(want) })
+	if got, _ := n.gaps(); !slices.Equal(got, want) {
+		n.t.Errorf("gaps in Loki:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func (n *node) wantOthers(want []string) {
+	n.t.Helper()
+	slices.Sort(want)
+	n.until(fmt.Sprintf("%d events in Loki", len(want)), func() bool { _, got := n.gaps(); return len(got) >= len(want) })
+	if _, got := n.gaps(); !slices.Equal(got, want) {
+		n.t.Errorf("%d events in Loki, want %d", len(got), len(want))
+	}
+}
+
+func (n *node) remove(name string) {
+	n.t.Helper()
+	if err := os.Remove(n.path(name)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// A file that went with what had not been read of it is told once, with the times of the events around it, and never again.
+func TestGapOfALostFile(t *testing.T) {
+	n := newNode(t)
+	n.listen = freeAddress(t)
+	n.write("audit.log", events(0, 10)...)
+	n.start()
+	n.wantLines(events(0, 10))
+	n.stopped()
+	n.write("audit.log", events(10, 20)...)
+	n.remove("audit.log")
+	n.write("audit.log", events(20, 25)...)
+	n.start()
+	n.wantGaps(n.gapText("position_file_gone", 9, 20, ""))
+	n.wantOthers(append(events(0, 10), events(20, 25)...))
+	n.waitMetric(`auditferry_gaps_total{path="`+n.path("audit.log")+`"}`, "1")
+	n.stopped()
+	if !strings.Contains(n.stderr.String(), "gap: events are missing in the audit log") {
+		t.Errorf("the log does not tell of the gap:\n%s", n.stderr.String())
+	}
+	n.write("audit.log", events(25, 30)...)
+	n.start()
+	n.wantOthers(append(events(0, 10), events(20, 30)...))
+	n.wantGaps(n.gapText("position_file_gone", 9, 20, ""))
+	for _, e := range n.loki.Entries() {
+		if e.Stream == gapStream && !e.Time.Equal(timeOf(t, 20)) {
+			t.Errorf("the gap is at %v, want the time of the event after it", e.Time)
+		}
+	}
+}
+
+// Files that came and went unseen show in the times: the second backup began when one was rotated that is not there.
+func TestGapOfUnseenFiles(t *testing.T) {
+	n := newNode(t)
+	n.write("audit-2026-11-23T20-00-00.001.log", events(0, 10)...) // rotated at 1 ms by event 1,000 at the latest
+	n.write("audit-2026-11-23T20-00-00.009.log", events(5000, 5010)...)
+	n.write("audit.log", events(8000, 8010)...)
+	n.start()
+	n.wantOthers(slices.Concat(events(0, 10), events(5000, 5010), events(8000, 8010)))
+	n.wantGaps(n.gapText("unseen_files", 9, 5000, ""))
+}
+
+// A gap whose entry Loki has, but whose acknowledgement was lost, is told again in the same words. What is lost after that is
+// a gap of its own.
+func TestGapIsToldOnce(t *testing.T) {
+	for _, more := range []bool{false, true} {
+		n := newNode(t)
+		n.write("audit.log", events(0, 10)...)
+		n.start()
+		n.wantLines(events(0, 10))
+		n.stopped()
+		n.remove("audit.log")
+		n.write("audit-2026-11-23T20-00-01.000.log", events(20, 25)...)
+		n.write("audit.log", events(30, 35)...)
+		n.loki.Answer(func(r lokitest.Request) lokitest.Reply {
+			if slices.ContainsFunc(r.Entries, func(e lokitest.Entry) bool { return e.Stream == gapStream }) {
+				return lokitest.StoredCut()
+			}
+			return lokitest.Hang()
+		})
+		n.start("--shutdown-timeout=0s", "--loki-timeout=100ms")
+		first := n.gapText("position_file_gone", 9, 20, "")
+		n.wantGaps(first)
+		n.stopped()
+		arrived := n.loki.Arrivals()
+		n.loki.Answer(nil)
+		want := append(events(0, 10), events(20, 25)...)
+		gaps := []string{first}
+		if more {
+			n.remove("audit-2026-11-23T20-00-01.000.log")
+			want = events(0, 10)
+			gaps = append(gaps, n.gapText("position_file_gone", 9, 30, ""))
+		}
+		n.start()
+		n.wantGaps(gaps...)
+		n.wantOthers(append(want, events(30, 35)...))
+		if n.loki.Arrivals() == arrived {
+			t.Error("nothing arrived again: the test tests nothing")
+		}
+		n.stopped()
+	}
+}
+
+// timeOf is the time of an event.
+func timeOf(t *testing.T, i int) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, "2026-11-23T20:00:00"+fraction(i))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}

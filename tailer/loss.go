@@ -1,0 +1,71 @@
+package tailer
+
+import (
+	"time"
+
+	"github.com/auditferry/auditferry/positions"
+)
+
+// Why events are missing, for positions.Gap.
+const (
+	reasonPositionFile = "position_file_gone" // the file of the last acknowledged event is gone
+	reasonDeleted      = "deleted_unread"     // files were deleted before they were read
+	reasonTruncated    = "truncated"          // somebody truncated a file before it was read
+	reasonDamaged      = "damaged_backup"     // a compressed backup could not be unpacked to its end
+)
+
+// and is two losses between the same two events.
+func and(a, b *positions.Gap) *positions.Gap {
+	if a == nil || b == nil {
+		if a == nil {
+			return b
+		}
+		return a
+	}
+	return &positions.Gap{Reason: a.Reason, Files: a.Files + b.Files, Bytes: a.Bytes + b.Bytes}
+}
+
+// lose notes that a file ahead is gone that was not read: it is missing before the next one.
+func (c *chain) lose(l *link, why string) {
+	c.observer.lost(l, why)
+	c.loss = and(c.loss, and(l.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: l.stored()}))
+}
+
+// tick is how much a time that was taken later can be the smaller one: names of backups have milliseconds.
+const tick = time.Millisecond
+
+// unnamed is how soon after the last write to a file the next one begins at the latest, if nothing is between them, while
+// files are deleted within moments: the modification time is as coarse as the kernel's tick.
+const unnamed = 20 * time.Millisecond
+
+// follows notes when the file before l was rotated. Lumberjack does so to make room for a line, so no event of the next
+// file's first line is later. If it is, files between the two came and went unseen. pruned: done was deleted under a name
+// that was not seen; then only the time of its last write is known.
+func (l *link) follows(done *link, pruned bool) {
+	switch {
+	case l.read > 0:
+	case done.kind == timed:
+		l.after = done.time.Add(tick)
+	case pruned && l.kind == timed:
+		if info, err := done.file.f.Stat(); err == nil {
+			l.after = info.ModTime().Add(unnamed)
+		}
+	}
+}
+
+// pruned reports whether the active file in hand went together with all older backups, as the writer deletes them.
+func (c *chain) pruned() bool {
+	for _, l := range c.links[:c.at] {
+		if l.kind == timed && !l.gone {
+			return false
+		}
+	}
+	return c.links[c.at].kind == active && c.links[c.at].gone
+}
+
+// Hole reports whether an event of this time, as the first one of the line, shows that events are missing before it: the
+// line is the first of a file, and the file before it was rotated earlier. Then files came and went between two looks.
+func (l *Line) Hole(event time.Time) bool {
+	// A file that was rotated before its own first event saw the clock step back: nothing is known.
+	return !l.after.IsZero() && event.After(l.after) && (l.until.IsZero() || !event.After(l.until))
+}

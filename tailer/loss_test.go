@@ -1,0 +1,204 @@
+package tailer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auditferry/auditferry/positions"
+)
+
+// nextLine reads one line.
+func (w *world) nextLine() Line {
+	w.Helper()
+	l, err := w.tailer.Next(ended)
+	if errors.Is(err, context.Canceled) {
+		w.Fatalf("nothing to read:%s", w.chain())
+	}
+	w.ok(err)
+	w.ends = append(w.ends, l.End)
+	return l
+}
+
+// The name of a backup says when it was rotated. A file whose first event is later does not follow it.
+func TestFilesUnseen(t *testing.T) {
+	w := newWorld(t)
+	w.lines(1)
+	w.rotate()
+	first := w.clock
+	w.lines(2)
+	w.rotate()
+	second := w.clock
+	w.lines(1)
+	w.start(nil)
+	check := func(name string, line Line, event time.Time, want bool) {
+		t.Helper()
+		if got := line.Hole(event); got != want {
+			t.Errorf("%s: hole %v, want %v", name, got, want)
+		}
+	}
+	l := w.nextLine()
+	check("first file", l, second.Add(time.Hour), false)
+	l = w.nextLine()
+	check("event that made room", l, first.Add(-time.Millisecond), false)
+	check("late event", l, first.Add(-time.Hour), false)
+	check("same millisecond", l, first.Add(900*time.Microsecond), false)
+	check("next file is missing", l, first.Add(50*time.Millisecond), true)
+	check("clock stepped back in this file", l, second.Add(time.Hour), false)
+	end := l.End
+	check("in the middle", w.nextLine(), second.Add(time.Hour), false)
+	l = w.nextLine()
+	check("active file", l, second, false)
+	check("active file, hole", l, second.Add(time.Hour), true)
+	w.start(&end)
+	check("in the middle after a restart", w.nextLine(), second.Add(time.Hour), false)
+	check("active file after a restart", w.nextLine(), second.Add(time.Hour), true)
+}
+
+// The file in hand and its successors were pruned between two looks, under names that nobody saw.
+func TestPrunedUnseen(t *testing.T) {
+	w := newWorld(t)
+	w.clock = time.Now().Add(time.Hour) // names that are later than what is written now
+	old := w.rotateWith(w.lines(1))
+	w.lines(1)
+	w.start(nil)
+	w.reads([]string{`{"auditID":"000001","pad":"x"}`, `{"auditID":"000002","pad":"xx"}`})
+	var backups []string
+	for range 3 {
+		backups = append(backups, w.rotate())
+		w.lines(1)
+	}
+	for _, name := range append(backups[:2], old) {
+		w.remove(name)
+	}
+	w.look()
+	l := w.nextLine()
+	if now := time.Now(); l.Hole(now.Add(-time.Hour)) || !l.Hole(now.Add(time.Second)) {
+		t.Errorf("line %.30q: hole an hour ago %v, in a second %v", l.Bytes, l.Hole(now.Add(-time.Hour)), l.Hole(now.Add(time.Second)))
+	}
+
+	// An external rm is none: older backups stand.
+	w = newWorld(t)
+	w.rotateWith(w.lines(1))
+	a := w.lines(1)
+	w.start(nil)
+	w.look()
+	w.drain()
+	w.remove("audit.log")
+	w.closeOut()
+	w.lines(1)
+	w.look()
+	if l := w.nextLine(); l.Hole(time.Now().Add(time.Hour)) {
+		t.Errorf("a hole after %q, which was removed", a)
+	}
+}
+
+// rotateWith is rotate; the lines say what was written before.
+func (w *world) rotateWith([]string) string {
+	w.Helper()
+	return w.rotate()
+}
+
+// A file that is cut in place loses what was not read of it, unless it was copied before.
+func TestTruncationLoses(t *testing.T) {
+	for _, copied := range []bool{false, true} {
+		w := newWorld(t)
+		var a []string
+		for i := range 6 {
+			a = append(a, strings.Repeat(string(rune('a'+i)), 100_000))
+			w.raw(a[i] + "\n")
+		}
+		w.start(nil)
+		w.look()
+		w.isSame(w.next(1), a[:1])
+		if copied {
+			w.copyTo("audit.log.1")
+		}
+		w.truncate()
+		b := w.lines(1)
+		w.look()
+		if copied {
+			w.reads(a[1:], b)
+			w.gapsAre()
+			continue
+		}
+		w.reads(a[1:2], b) // one more had been fetched
+		w.gapsAre(positions.Gap{Reason: reasonTruncated, Bytes: 4 * 100_001})
+	}
+}
+
+// What is missing before a file that is lost itself is missing before the next one.
+func TestLossesAddUp(t *testing.T) {
+	w := newWorld(t)
+	a := w.lines(1)
+	w.start(nil)
+	w.reads(a)
+	w.tailer.chain.maxOpen = 0 // so that nothing ahead is held
+	w.rotate()
+	var backups []string
+	for range 4 {
+		w.lines(1)
+		backups = append(backups, w.rotate())
+	}
+	last := w.lines(1)
+	w.look()
+	for _, name := range backups {
+		w.remove(name)
+		w.look()
+	}
+	w.reads(last)
+	bytes := int64(0)
+	for i := 2; i <= 5; i++ {
+		bytes += int64(len(`{"auditID":"000000","pad":""}`) + i + 1)
+	}
+	w.gapsAre(positions.Gap{Reason: reasonDeleted, Files: 4, Bytes: bytes})
+}
+
+func TestHeadroom(t *testing.T) {
+	w := newWorld(t) // rotates every 1.25 s
+	w.lines(1)
+	w.start(nil)
+	headroom := func(after time.Duration) time.Duration { return w.tailer.Headroom(w.clock.Add(after)) }
+	if got := headroom(0); got >= 0 {
+		t.Errorf("without backups: %v", got)
+	}
+	var backups []string
+	for range 4 {
+		backups = append(backups, w.rotate())
+		w.lines(1)
+	}
+	const pace = 1250 * time.Millisecond
+	w.look()
+	for _, test := range []struct {
+		name  string
+		read  int
+		after time.Duration
+		want  time.Duration
+	}{
+		{"the oldest is the next to go", 0, 0, pace},
+		{"soon", 0, time.Second, pace - time.Second},
+		{"overdue: it has become quiet", 0, 10 * time.Second, 0},
+		{"the second oldest", 2, 0, 2 * pace},
+		{"the active file", 3, 0, 5 * pace},
+		{"the active file, quiet for an hour", 0, time.Hour, 4 * time.Hour},
+	} {
+		w.next(test.read)
+		if got := headroom(test.after); got != test.want {
+			t.Errorf("%s: %v, want %v:%s", test.name, got, test.want, w.chain())
+		}
+	}
+
+	// What is deleted and held open has none.
+	w.rotate()
+	l := w.lines(1)
+	w.look()
+	w.remove(slices.Max(backups))
+	_ = l
+	w.look()
+	if got := headroom(0); got <= 0 {
+		t.Errorf("a file that was read is deleted: %v", got)
+	}
+}
