@@ -33,8 +33,8 @@ fuzz: ## Every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage: the real binary, no Loki needed
-	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop' ./hack/e2e
+crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage, replay: the real binary, no Loki needed
+	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop|Replay' ./hack/e2e
 
 e2e: build $(SERVERS) ## Real Loki, etcd and kube-apiserver (the first build takes about twenty minutes)
 	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit' ./hack/e2e

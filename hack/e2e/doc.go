@@ -12,4 +12,5 @@
 //	TestFirstStartMemory  the peak RSS of a first start on 41 MB
 //	TestUsage             what can be wrong at start: one line that says what to do, and the exit code
 //	TestStop              SIGTERM under load, and while Loki hangs
+//	TestReplay            dead letters replayed beside the agent, through 3 SIGKILLs and another refusal
 package e2e
