@@ -25,13 +25,9 @@ demo: build ## Real events, rotated, shipped through a SIGKILL, read back; LOKI=
 test: ## Unit tests, with the race detector where there is a C compiler
 	go test $(RACE) ./...
 
-FUZZTIME ?= 30s
-fuzz: ## Every fuzz target for FUZZTIME (30s)
-	@for pkg in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
-		done; \
-	done
+FUZZTIME ?= 10m
+fuzz: ## All fuzz targets, for 10 minutes together; FUZZTIME=8h for a night
+	@hack/fuzz.sh $(FUZZTIME)
 
 crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage, replay: the real binary, no Loki needed
 	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop|Replay' ./hack/e2e
