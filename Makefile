@@ -33,7 +33,7 @@ crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage, repl
 	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop|Replay' ./hack/e2e
 
 e2e: build $(SERVERS) ## Real Loki, etcd and kube-apiserver (the first build takes about twenty minutes)
-	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit' ./hack/e2e
+	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit|Letters' ./hack/e2e
 
 lint: $(BIN)/golangci-lint ## go vet and golangci-lint
 	go vet -tags e2e ./...

@@ -135,16 +135,16 @@ func lettersIn(t *testing.T, agent *rig.Agent) int {
 	return lines
 }
 
-func replayCommand(t *testing.T, ctx context.Context, agent *rig.Agent) *exec.Cmd {
+func replayCommand(t *testing.T, ctx context.Context, agent *rig.Agent, flags ...string) *exec.Cmd {
 	t.Helper()
-	args := append([]string{"replay", "--loki-url=" + agent.LokiURL, "--batch-size=4KiB"}, letterFiles(t, agent)...)
-	return exec.CommandContext(ctx, agent.Binary, args...)
+	args := append([]string{"replay", "--loki-url=" + agent.LokiURL, "--batch-size=4KiB"}, flags...)
+	return exec.CommandContext(ctx, agent.Binary, append(args, letterFiles(t, agent)...)...)
 }
 
 // replay replays all dead letters of an agent, and gives the exit code and what was said.
-func replay(t *testing.T, ctx context.Context, agent *rig.Agent) (code int, said string) {
+func replay(t *testing.T, ctx context.Context, agent *rig.Agent, flags ...string) (code int, said string) {
 	t.Helper()
-	cmd := replayCommand(t, ctx, agent)
+	cmd := replayCommand(t, ctx, agent, flags...)
 	out, _ := cmd.CombinedOutput() // the exit code tells
 	return cmd.ProcessState.ExitCode(), string(out)
 }
