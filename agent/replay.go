@@ -129,8 +129,7 @@ func replayFile(ctx context.Context, cfg *Config, path string, logger *slog.Logg
 		err = errors.Join(err, letters.Abandon())
 	}
 	if err := errors.Join(err, result.count(registry)); err != nil {
-		return nil, fmt.Errorf("%s: not done, though %d were taken; all of them are still in %s: replay that: %w",
-			path, result.taken, letters.Path, err)
+		return nil, fmt.Errorf("%s: %w; %d were taken, but all letters are still in %s: replay that file", path, err, result.taken, letters.Path)
 	}
 	return result, nil
 }

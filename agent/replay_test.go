@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,7 +14,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/auditferry/auditferry/shipper"
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
 
@@ -157,10 +161,12 @@ func TestReplayStopped(t *testing.T) {
 	n, letters := deadNode(t)
 	ctx, stop := context.WithCancel(t.Context())
 	n.loki.Answer(func(request lokitest.Request) lokitest.Reply {
-		if strings.Contains(request.Entries[0].Line, `id-0"`) {
+		switch first := request.Entries[0].Line; {
+		case strings.Contains(first, `id-0"`):
 			return refusing("max entry size", `id-0"`)(request)
+		case strings.Contains(first, `id-2"`): // so id-0 is a dead letter again
+			stop()
 		}
-		stop()
 		return lokitest.Hang()
 	})
 	var stdout, stderr bytes.Buffer
@@ -169,7 +175,8 @@ func TestReplayStopped(t *testing.T) {
 	if code != exitFailure || stdout.Len() > 0 || len(files) != 1 || files[0] == letters {
 		t.Fatalf("exit code %d, stdout %q, files %v", code, stdout.String(), files)
 	}
-	if want := "auditferry: " + letters + ": not done, though 0 were taken; all of them are still in " + files[0] + ": replay that: stopped before the end\n"; !strings.HasSuffix(stderr.String(), want) {
+	want := "auditferry: " + letters + ": stopped before the end; 0 were taken, but all letters are still in " + files[0] + ": replay that file\n"
+	if !strings.HasSuffix(stderr.String(), want) {
 		t.Errorf("stderr %q, want %q", stderr.String(), want)
 	}
 	n.loki.Answer(nil)
@@ -177,6 +184,40 @@ func TestReplayStopped(t *testing.T) {
 		t.Errorf("then: exit code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	n.wantLines(events(0, 10))
+}
+
+// Letters of one stream, hours apart and more than one push may hold of it, go one after the other: side by side, a newer one could
+// make Loki refuse an older one.
+func TestReplayKeepsTheOrderOfWhatIsFarApart(t *testing.T) {
+	n := newNode(t)
+	var file bytes.Buffer
+	for hour := 10; hour < 20; hour += 2 {
+		err := json.NewEncoder(&file).Encode(shipper.DeadLetter{Reason: "too_old", Labels: `{job="x"}`, Event: strings.Repeat("x", 200),
+			Timestamp: fmt.Sprintf("2026-11-23T%d:00:00Z", hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	letters := n.path("dead-letters.jsonl")
+	if err := os.WriteFile(letters, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	like := lokitest.LikeLoki(10)
+	arrived := make(chan struct{}, 10)
+	n.loki.Answer(func(request lokitest.Request) lokitest.Reply {
+		if request.Entries[0].Time.Hour() > 10 {
+			arrived <- struct{}{}
+			return like(request)
+		}
+		select { // let a later one pass, if there is one
+		case <-arrived:
+		case <-time.After(300 * time.Millisecond):
+		}
+		return like(request)
+	})
+	if code, stdout, stderr := n.replay("--loki-stream-rate=1KiB", letters); code != exitOK || stdout != letters+": 5 taken\n" {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
 }
 
 func TestReplayWaitsForLoki(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"unicode/utf8"
 )
 
-// maxLetter is the longest line that is taken for a dead letter, and with the batches bounds the memory of a replay. An event
-// has up to 16 MiB (--max-read-line), of which each byte can take six in JSON (\u0000); labels, structured metadata and
-// Loki's words take less than a MiB.
+// maxLetter is the longest line that is taken for a dead letter. An event has up to 16 MiB (--max-read-line), of which each
+// byte can take six in JSON (\u0000); labels, structured metadata and Loki's words take less than a MiB. With the batches it
+// bounds the memory of a replay: reading a letter takes five to seven times its length.
 const maxLetter = 128 << 20
 
 // A letterReader reads dead letters one after the other. What is none, it passes over and remembers where it is.
