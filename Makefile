@@ -25,19 +25,15 @@ demo: build ## Real events, rotated, shipped through a SIGKILL, read back; LOKI=
 test: ## Unit tests, with the race detector where there is a C compiler
 	go test $(RACE) ./...
 
-FUZZTIME ?= 30s
-fuzz: ## Every fuzz target for FUZZTIME (30s)
-	@for pkg in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
-		done; \
-	done
+FUZZTIME ?= 10m
+fuzz: ## All fuzz targets, for 10 minutes together; FUZZTIME=8h for a night
+	@hack/fuzz.sh $(FUZZTIME)
 
-crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage: the real binary, no Loki needed
-	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop' ./hack/e2e
+crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage, replay: the real binary, no Loki needed
+	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop|Replay' ./hack/e2e
 
 e2e: build $(SERVERS) ## Real Loki, etcd and kube-apiserver (the first build takes about twenty minutes)
-	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit' ./hack/e2e
+	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit|Letters' ./hack/e2e
 
 lint: $(BIN)/golangci-lint ## go vet and golangci-lint
 	go vet -tags e2e ./...

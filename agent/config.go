@@ -28,16 +28,8 @@ type Config struct {
 	PollInterval time.Duration `default:"250ms" placeholder:"TIME" group:"source" help:"How often to look when the file system sends no notification. Default: ${default}."`
 	HoldDeleted  Size          `default:"256MiB" placeholder:"SIZE" group:"source" help:"Unread backups that kube-apiserver has deleted are kept open up to this much of the disk, per path. Default: ${default}."`
 
-	LokiURL        string        `name:"loki-url" placeholder:"URL" group:"loki" help:"Loki: the server (http://loki:3100) or the full push URL. Required, but not for --dry-run."`
-	LokiTenantID   string        `name:"loki-tenant-id" placeholder:"ID" group:"loki" help:"Tenant, sent as X-Scope-OrgID."`
-	LokiHTTPConfig string        `name:"loki-http-config" placeholder:"FILE" group:"loki" help:"TLS, basic auth, bearer token, OAuth2, proxy and headers, in the format of Prometheus' http_config. Files that it names are read again when they change."`
-	LokiTimeout    time.Duration `name:"loki-timeout" default:"10s" placeholder:"TIME" group:"loki" help:"How long one push may take before it is tried again. Default: ${default}."`
-	BatchSize      Size          `default:"1MiB" placeholder:"SIZE" group:"loki" help:"Lines are pushed when they come to this size. Default: ${default}."`
-	BatchWait      time.Duration `default:"1s" placeholder:"TIME" group:"loki" help:"Lines are pushed when the oldest has waited this long. Default: ${default}."`
-	LokiStreamRate Size          `name:"loki-stream-rate" default:"900KiB" placeholder:"SIZE" group:"loki" help:"Bytes per second pushed to one stream at the most. Faster ones, Loki cuts into shards (shard_streams), between which it does not drop what is sent again after a crash. 0: as fast as it goes; then raise per_stream_rate_limit in Loki too, which may drop without a word. Default: ${default}."`
-	PushesInFlight int           `default:"2" placeholder:"N" group:"loki" help:"Pushes under way at a time, per path. Default: ${default}."`
-	BackoffMin     time.Duration `default:"500ms" placeholder:"TIME" group:"loki" help:"Pause after a failed push; it doubles up to --backoff-max, with jitter. Pushing never gives up. Default: ${default}."`
-	BackoffMax     time.Duration `default:"1m" placeholder:"TIME" group:"loki" help:"Longest pause between two tries, give or take half of it. Default: ${default}."`
+	pushConfig
+	BatchWait time.Duration `default:"1s" placeholder:"TIME" group:"loki" help:"Lines are pushed when the oldest has waited this long. Default: ${default}."`
 
 	Node    string            `placeholder:"NAME" group:"labels" help:"Label node. Default: $$NODE_NAME, else the host name."`
 	Cluster string            `placeholder:"NAME" group:"labels" help:"Label cluster; none if not given."`
@@ -47,13 +39,33 @@ type Config struct {
 	DeadLetterFile    string `placeholder:"FILE" group:"state" help:"Events that Loki refuses for good, with its answer. Default: dead-letters.jsonl beside the positions file."`
 	DeadLetterMaxSize Size   `default:"256MiB" placeholder:"SIZE" group:"state" help:"When the dead letters come to this size, pushing stops rather than drop an event. Default: ${default}."`
 
-	ListenAddress   string        `default:"127.0.0.1:9611" placeholder:"ADDR" group:"operation" help:"Serves /metrics, /healthz and /readyz. Empty: not at all. Default: ${default}."`
-	LogLevel        string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"operation" help:"${enum}. Default: ${default}."`
-	LogFormat       string        `default:"text" enum:"text,json" placeholder:"FORMAT" group:"operation" help:"${enum}. Default: ${default}."`
+	ListenAddress string `default:"127.0.0.1:9611" placeholder:"ADDR" group:"operation" help:"Serves /metrics, /healthz and /readyz. Empty: not at all. Default: ${default}."`
+	logConfig
 	LogFile         string        `placeholder:"FILE" group:"operation" help:"Write the agent's own log there, rotated at 10 MB with 3 backups. Default: stderr."`
 	ShutdownTimeout time.Duration `default:"10s" placeholder:"TIME" group:"operation" help:"At SIGTERM: how long to finish pushes. What is not acknowledged then is read again at the next start. Default: ${default}."`
 	CheckConfig     bool          `group:"operation" help:"Check the configuration and what it names, say what is wrong, and exit."`
 	DryRun          bool          `group:"operation" help:"Read what is there now, print the streams, entries and bytes that a first start would push, and exit. Touches neither Loki nor positions."`
+
+	replay replayConfig
+}
+
+// pushConfig is where and how to push, for the agent as for replay.
+type pushConfig struct {
+	LokiURL        string        `name:"loki-url" placeholder:"URL" group:"loki" help:"Loki: the server (http://loki:3100) or the full push URL. Required, but not for --dry-run."`
+	LokiTenantID   string        `name:"loki-tenant-id" placeholder:"ID" group:"loki" help:"Tenant, sent as X-Scope-OrgID."`
+	LokiHTTPConfig string        `name:"loki-http-config" placeholder:"FILE" group:"loki" help:"TLS, basic auth, bearer token, OAuth2, proxy and headers, in the format of Prometheus' http_config. Files that it names are read again when they change."`
+	LokiTimeout    time.Duration `name:"loki-timeout" default:"10s" placeholder:"TIME" group:"loki" help:"How long one push may take before it is tried again. Default: ${default}."`
+	BatchSize      Size          `default:"1MiB" placeholder:"SIZE" group:"loki" help:"Lines are pushed when they come to this size. Default: ${default}."`
+	LokiStreamRate Size          `name:"loki-stream-rate" default:"900KiB" placeholder:"SIZE" group:"loki" help:"Bytes per second pushed to one stream at the most. Faster ones, Loki cuts into shards (shard_streams), between which it does not drop what is sent again after a crash. 0: as fast as it goes; then raise per_stream_rate_limit in Loki too, which may drop without a word. Default: ${default}."`
+	PushesInFlight int           `default:"2" placeholder:"N" group:"loki" help:"Pushes under way at a time, per path. Default: ${default}."`
+	BackoffMin     time.Duration `default:"500ms" placeholder:"TIME" group:"loki" help:"Pause after a failed push; it doubles up to --backoff-max, with jitter. Pushing never gives up. Default: ${default}."`
+	BackoffMax     time.Duration `default:"1m" placeholder:"TIME" group:"loki" help:"Longest pause between two tries, give or take half of it. Default: ${default}."`
+}
+
+// logConfig is what the program says of itself, on stderr or in a file.
+type logConfig struct {
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"operation" help:"${enum}. Default: ${default}."`
+	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" group:"operation" help:"${enum}. Default: ${default}."`
 }
 
 // Size is a number of bytes, written 1048576, 1MiB or 1MB (which is the same).
@@ -75,34 +87,20 @@ func (s *Size) UnmarshalText(text []byte) error {
 
 // validate refuses what cannot work, naming the flag.
 func (c *Config) validate() error {
-	for _, positive := range []struct {
-		flag string
-		ok   bool
-	}{
-		{"--max-read-line", c.MaxReadLine >= 1<<10}, {"--batch-size", c.BatchSize >= 1<<10},
-		{"--hold-deleted", c.HoldDeleted >= 0}, {"--loki-stream-rate", c.LokiStreamRate == 0 || c.LokiStreamRate >= 1<<10}, {"--dead-letter-max-size", c.DeadLetterMaxSize >= 1<<10},
+	err := refuseSmall([]minimum{
+		{"--max-read-line", c.MaxReadLine >= 1<<10}, {"--hold-deleted", c.HoldDeleted >= 0},
+		{"--dead-letter-max-size", c.DeadLetterMaxSize >= 1<<10},
 		{"--poll-interval", c.PollInterval >= time.Millisecond}, {"--batch-wait", c.BatchWait >= time.Millisecond},
-		{"--loki-timeout", c.LokiTimeout >= time.Millisecond}, {"--pushes-in-flight", c.PushesInFlight >= 1},
-		{"--backoff-min", c.BackoffMin >= time.Millisecond},
 		{"--shutdown-timeout", c.ShutdownTimeout >= 0},
-	} {
-		if !positive.ok {
-			return fmt.Errorf("%s is too small", positive.flag)
-		}
-	}
-	if c.BackoffMax < c.BackoffMin {
-		return fmt.Errorf("--backoff-max=%v is less than --backoff-min=%v", c.BackoffMax, c.BackoffMin)
+	})
+	if err != nil {
+		return err
 	}
 	if len(c.AuditLogPath) == 0 {
 		return errors.New("--audit-log-path is missing: give the file that kube-apiserver writes, for example --audit-log-path=/var/log/kubernetes/audit/audit.log")
 	}
-	if c.LokiURL == "" && !c.DryRun {
-		return errors.New("--loki-url is missing: give the address of Loki, for example --loki-url=http://loki:3100")
-	}
-	if c.LokiURL != "" {
-		if _, err := shipper.PushURL(c.LokiURL); err != nil {
-			return err
-		}
+	if err := c.pushConfig.validate(c.DryRun); err != nil {
+		return err
 	}
 	if _, err := c.start(); err != nil {
 		return err
@@ -116,6 +114,44 @@ func (c *Config) validate() error {
 		}
 	}
 	return c.validatePaths()
+}
+
+// validate refuses what cannot work; noLoki says that none is needed.
+func (c *pushConfig) validate(noLoki bool) error {
+	err := refuseSmall([]minimum{
+		{"--batch-size", c.BatchSize >= 1<<10}, {"--loki-stream-rate", c.LokiStreamRate == 0 || c.LokiStreamRate >= 1<<10},
+		{"--loki-timeout", c.LokiTimeout >= time.Millisecond}, {"--pushes-in-flight", c.PushesInFlight >= 1},
+		{"--backoff-min", c.BackoffMin >= time.Millisecond},
+	})
+	if err != nil {
+		return err
+	}
+	if c.BackoffMax < c.BackoffMin {
+		return fmt.Errorf("--backoff-max=%v is less than --backoff-min=%v", c.BackoffMax, c.BackoffMin)
+	}
+	if c.LokiURL == "" && noLoki {
+		return nil
+	}
+	if c.LokiURL == "" {
+		return errors.New("--loki-url is missing: give the address of Loki, for example --loki-url=http://loki:3100")
+	}
+	_, err = shipper.PushURL(c.LokiURL)
+	return err
+}
+
+// minimum is whether the value of a flag is as large as makes sense.
+type minimum struct {
+	flag string
+	ok   bool
+}
+
+func refuseSmall(flags []minimum) error {
+	for _, f := range flags {
+		if !f.ok {
+			return fmt.Errorf("%s is too small", f.flag)
+		}
+	}
+	return nil
 }
 
 func (c *Config) validatePaths() error {
@@ -219,7 +255,7 @@ func (c *Config) labels(path string) audit.Config {
 }
 
 // httpConfig reads --loki-http-config.
-func (c *Config) httpConfig() (promconfig.HTTPClientConfig, error) {
+func (c *pushConfig) httpConfig() (promconfig.HTTPClientConfig, error) {
 	if c.LokiHTTPConfig == "" {
 		return promconfig.DefaultHTTPClientConfig, nil
 	}

@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"reflect"
+	"slices"
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
@@ -58,10 +60,15 @@ func readSettings(file string) (*settings, error) {
 	return s, nil
 }
 
-// Validate refuses keys that are no flags. It is kong.Resolver's.
+// Validate refuses keys that are no flags. Flags of the agent may be there for replay too: operators name the same file for
+// both. It is kong.Resolver's.
 func (s *settings) Validate(app *kong.Application) error {
+	agent, err := newParser(new(commandLine), "auditferry", description, io.Discard)
+	if err != nil {
+		return err
+	}
 	known := make(map[string]bool)
-	for _, flag := range app.Flags {
+	for _, flag := range slices.Concat(app.Flags, agent.Model.Flags) {
 		known[flag.Name] = true
 	}
 	var first error

@@ -40,12 +40,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &done):
 		return int(done)
 	case err != nil:
-		fmt.Fprintln(stderr, "auditferry:", oneLine(err), "(see auditferry --help)")
+		fmt.Fprintf(stderr, "auditferry: %s (see %s --help)\n", oneLine(err), strings.TrimSpace("auditferry "+command))
 		return exitUsage
 	}
 	switch {
 	case command == "version":
 		fmt.Fprintln(stdout, versionLine())
+	case command == "replay":
+		err = replay(ctx, cfg, stdout, stderr)
 	case cfg.CheckConfig:
 		err = checkConfig(cfg, stdout)
 	case cfg.DryRun:

@@ -25,8 +25,15 @@ type commandLine struct {
 
 	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version."`
 
-	Run     struct{} `cmd:"" default:"1" help:"Follow and push. This is the default."`
-	Version struct{} `cmd:"" help:"Print the version."`
+	Run     struct{}    `cmd:"" default:"1" help:"Follow and push. This is the default."`
+	Replay  replayWords `cmd:"" passthrough:"" help:"Push dead letters again. It has its own flags: see auditferry replay --help."`
+	Version struct{}    `cmd:"" help:"Print the version."`
+}
+
+// replayWords are all that follows the command replay. They are parsed by themselves, as a replayLine, so that a flag of the
+// agent that means nothing to replay, such as --dry-run, is refused and not ignored.
+type replayWords struct {
+	Words []string `arg:"" name:"file" optional:""`
 }
 
 var groups = []kong.Group{
@@ -42,9 +49,33 @@ type finished int
 
 func (f finished) Error() string { return fmt.Sprintf("finished with exit code %d", int(f)) }
 
-// parse reads flags, environment and configuration file. It gives the command, run or version.
+// parse reads flags, environment and configuration file. It gives the command: run, replay or version.
 func parse(args []string, stdout io.Writer) (command string, cfg *Config, err error) {
 	var line commandLine
+	parsed, err := parseInto(&line, "auditferry", description, args, stdout)
+	if err != nil {
+		return "", nil, err
+	}
+	switch {
+	case parsed.Command() == "version":
+		return "version", nil, nil
+	case strings.HasPrefix(parsed.Command(), "replay"):
+		// The command itself is the word before them; flags may stand before it.
+		at := len(args) - len(line.Replay.Words) - 1
+		cfg, err := parseReplay(slices.Delete(slices.Clone(args), at, at+1), stdout)
+		return "replay", cfg, err
+	}
+	if err := line.complete(); err != nil {
+		return "", nil, err
+	}
+	if err := line.validate(); err != nil {
+		return "", nil, err
+	}
+	return "run", &line.Config, nil
+}
+
+// parseInto fills in line, a struct of kong's, of the program or command with that name.
+func parseInto(line any, name, description string, args []string, stdout io.Writer) (parsed *kong.Context, err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
@@ -54,8 +85,22 @@ func parse(args []string, stdout io.Writer) (command string, cfg *Config, err er
 			panic(r)
 		}
 	}()
-	parser, err := kong.New(&line,
-		kong.Name("auditferry"),
+	parser, err := newParser(line, name, description, stdout)
+	if err != nil {
+		return nil, err
+	}
+	if file := os.Getenv("AUDITFERRY_CONFIG"); file != "" && !slices.ContainsFunc(args, isConfigFlag) {
+		args = append([]string{"--config=" + file}, args...)
+	}
+	if parsed, err = parser.Parse(args); err != nil {
+		return nil, locate(err)
+	}
+	return parsed, nil
+}
+
+func newParser(line any, name, description string, stdout io.Writer) (*kong.Kong, error) {
+	parser, err := kong.New(line,
+		kong.Name(name),
 		kong.Description(description),
 		kong.ExplicitGroups(groups),
 		kong.DefaultEnvars("AUDITFERRY"),
@@ -67,26 +112,9 @@ func parse(args []string, stdout io.Writer) (command string, cfg *Config, err er
 		kong.Exit(func(code int) { panic(finished(code)) }),
 	)
 	if err != nil {
-		return "", nil, fmt.Errorf("building the command line: %w", err)
+		return nil, fmt.Errorf("building the command line: %w", err)
 	}
-	if file := os.Getenv("AUDITFERRY_CONFIG"); file != "" && !slices.ContainsFunc(args, isConfigFlag) {
-		args = append([]string{"--config=" + file}, args...)
-	}
-	parsed, err := parser.Parse(args)
-	if err != nil {
-		return "", nil, locate(err)
-	}
-	command = parsed.Command()
-	if command == "version" {
-		return command, nil, nil
-	}
-	if err := line.complete(); err != nil {
-		return "", nil, err
-	}
-	if err := line.validate(); err != nil {
-		return "", nil, err
-	}
-	return command, &line.Config, nil
+	return parser, nil
 }
 
 // helpOf leaves out the name of the environment variable, which kong would add to every flag.

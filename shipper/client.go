@@ -36,6 +36,10 @@ type Config struct {
 	// StreamRate is how fast one stream may be pushed, in bytes of lines and structured metadata per second; 0: as fast as
 	// it goes.
 	StreamRate int
+	// EveryStreamAlone makes a push of its own of every stream of a batch. It is for one that pushes to streams to which another
+	// process pushes too: it cannot know how far behind their newest entries its own are, and Loki tells the truth only
+	// about a stream that is alone (see roll).
+	EveryStreamAlone bool
 	// UserAgent defaults to "auditferry".
 	UserAgent string
 	// DeadLetterFile takes the entries that Loki refuses for good, as JSON lines (see DeadLetter). Required.
@@ -119,8 +123,10 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	m.deadLetterBytes.Set(float64(letters.size()))
+	roll := newRoll()
+	roll.doubtAll = cfg.EveryStreamAlone
 	return &Client{
-		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate, cfg.InFlight), roll: newRoll(), metrics: m,
+		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate, cfg.InFlight), roll: roll, metrics: m,
 		health: newHealth(cfg.Logger, m.lokiUp, target.Redacted()),
 		sleep:  sleep, now: time.Now,
 	}, nil

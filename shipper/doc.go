@@ -29,5 +29,7 @@
 //	retry.go       one batch until it is settled: attempts, pauses, halving
 //	answer.go      what an answer of Loki means (DESIGN section 7)
 //	deadletter.go  what Loki refuses for good
+//	reread.go      the same, read again to be replayed
+//	letters.go     a file of it that is taken out of use while its agent runs, and deleted once it is replayed
 //	health.go      whether pushes go through: one log line at each change, and Client.State
 package shipper

@@ -22,6 +22,8 @@ const (
 // entries of the first are gone (DESIGN section 7, measured on 3.7.8). So whatever is in doubt is pushed alone, and the
 // answer is the truth.
 type roll struct {
+	doubtAll bool // Config.EveryStreamAlone
+
 	mu       sync.Mutex
 	streams  map[string]admitted
 	forgetAt int // so many streams that it is time to forget some
@@ -48,7 +50,7 @@ func (r *roll) inDoubt(s *stream, now time.Time) bool {
 	if s.newest.After(newest) {
 		newest = s.newest
 	}
-	return now.Sub(a.confirmed) > confirmedFor || newest.Sub(s.oldest) > farBehind
+	return r.doubtAll || now.Sub(a.confirmed) > confirmedFor || newest.Sub(s.oldest) > farBehind
 }
 
 // admit decides, just before a push is made, whether it may be: not if it holds several streams and one of them is in doubt by

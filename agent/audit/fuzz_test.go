@@ -16,6 +16,13 @@ func addSeeds(f *testing.F) {
 			f.Add(lines[i])
 		}
 	}
+	for _, damaged := range []string{"torn-glued.log", "legacy-format.log", "nul-hole.log.gz"} {
+		for _, line := range corpusLines(f, damaged) {
+			if len(line) < 4000 {
+				f.Add(line)
+			}
+		}
+	}
 	f.Add(bytes.Join(lines[:2], nil))
 	f.Add(append(lines[0][:300:300], lines[1]...))
 	f.Add(append([]byte("\x00\x00 \x00"), lines[3]...))
