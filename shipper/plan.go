@@ -104,8 +104,9 @@ func (r *roll) confirm(b *Batch, p span, when time.Time) {
 }
 
 // plan groups a batch, those streams last that are in doubt, and cuts it into pushes: each stream in doubt in its own, and
-// no stream with more than burst bytes in one. 0: no limit. Those alone can be made in any order.
-func (r *roll) plan(b *Batch, burst int, now time.Time) (together, alone []span) {
+// no stream with more than burst bytes in one. 0: no limit. Different streams that are alone can be pushed in any order, the
+// parts of one only in theirs: Loki refuses what is an hour behind the newest entry of its stream.
+func (r *roll) plan(b *Batch, burst int, now time.Time) (together []span, alone [][]span) {
 	b.group(func(s *stream) bool { return r.doubts(s, now) })
 	spans := &together
 	lo := 0
@@ -118,7 +119,8 @@ func (r *roll) plan(b *Batch, burst int, now time.Time) (together, alone []span)
 	for s := range b.ordered {
 		if s.alone {
 			cut(s.first)
-			spans = &alone
+			alone = append(alone, nil)
+			spans = &alone[len(alone)-1]
 		}
 		bytes := 0
 		for i := s.first; burst > 0 && i < s.first+s.count; i++ {

@@ -1,6 +1,7 @@
 package shipper
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,6 +128,34 @@ func TestNothingTooFarBehindIsLostInSilence(t *testing.T) {
 	}
 }
 
+// A stream with more bytes than may be pushed at once is cut, and an attempt at its first part can fail: the later parts wait,
+// though other streams do not.
+func TestPartsOfAStreamKeepTheirOrder(t *testing.T) {
+	r := newRig(t, func(cfg *Config) { cfg.StreamRate = 64 << 10 })
+	like := lokitest.LikeLoki(1000)
+	failed := false
+	var mu sync.Mutex
+	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+		mu.Lock()
+		defer mu.Unlock()
+		if !failed && request.Entries[0].Time.Equal(testTime) {
+			failed = true
+			return lokitest.Refused(500, "ingester gone")
+		}
+		return like(request)
+	})
+	var entries []Entry
+	for i := range 16 {
+		e := at(0, time.Duration(i)*20*time.Minute)
+		e.Line = bytes.Repeat([]byte{byte('a' + i)}, 10<<10)
+		entries = append(entries, e)
+	}
+	r.deliver(entries...)
+	if stored, dropped := len(r.server.Entries()), r.metric("dropped_entries_total", reasonBehind); stored != 16 || dropped != 0 {
+		t.Errorf("%d entries are stored and %v are dead letters, want 16 and 0", stored, dropped)
+	}
+}
+
 // An outage of an hour: Loki may have forgotten streams that were confirmed before it, so what was to share a push goes
 // alone after it.
 func TestNothingIsLostWhenAnOutageOutlastsAConfirmation(t *testing.T) {
@@ -200,9 +229,9 @@ func TestRollForgetsStreams(t *testing.T) {
 		var b Batch
 		b.Add(at(i, 0))
 		_, alone := r.plan(&b, 0, now)
-		for _, p := range alone {
-			r.admit(&b, p, now)
-			r.stored(&b, p, now)
+		for _, parts := range alone {
+			r.admit(&b, parts[0], now)
+			r.stored(&b, parts[0], now)
 		}
 		now = now.Add(confirmedFor / knownStreams)
 	}

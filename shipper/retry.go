@@ -77,9 +77,9 @@ func (d *delivery) run(ctx context.Context) error {
 	return d.sideBySide(ctx, alone)
 }
 
-// sideBySide delivers spans that have nothing to do with one another.
-func (d *delivery) sideBySide(ctx context.Context, spans []span) error {
-	parts := make([]*delivery, min(aloneAtATime, len(spans)))
+// sideBySide delivers streams, each of them one span after the other.
+func (d *delivery) sideBySide(ctx context.Context, streams [][]span) error {
+	parts := make([]*delivery, min(aloneAtATime, len(streams)))
 	errs := make([]error, len(parts))
 	var next atomic.Int64
 	var all sync.WaitGroup
@@ -90,10 +90,10 @@ func (d *delivery) sideBySide(ctx context.Context, spans []span) error {
 			defer d.client.health.abandon(part)
 			for errs[i] == nil {
 				n := int(next.Add(1))
-				if n > len(spans) {
+				if n > len(streams) {
 					return
 				}
-				errs[i] = part.deliver(ctx, spans[n-1:n])
+				errs[i] = part.deliver(ctx, streams[n-1])
 			}
 		})
 	}
