@@ -43,7 +43,7 @@ const unnamed = 20 * time.Millisecond
 // that was not seen; then only the time of its last write is known.
 func (l *link) follows(done *link, pruned bool) {
 	switch {
-	case l.read > 0:
+	case l.read > 0, done.again: // a file that was turned back to was rotated before others that were read
 	case done.kind == timed:
 		l.after = done.time.Add(tick)
 	case pruned && l.kind == timed:

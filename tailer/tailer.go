@@ -199,7 +199,7 @@ func (t *Tailer) read() (more bool, err error) {
 // begin takes up a file, where it was put away if it was.
 func (t *Tailer) begin(l *link) {
 	f := l.file
-	if l.again || l.read > 0 && f.offset != l.read {
+	if l.again || f.offset != l.read {
 		if between, err := f.seek(l.read); err != nil || !between {
 			f.rewind() // in doubt, twice
 		}
