@@ -192,6 +192,10 @@ func (c *chain) forget() {
 	for i, l := range c.links {
 		switch {
 		case l.gone && l.file == nil && i < c.at:
+			if n := l.grown(); n > 0 {
+				c.observer.lost(l, "deleted before what came late to it was read")
+				c.loss = and(c.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: n})
+			}
 			at--
 			continue
 		case l.gone && l.file == nil:
@@ -294,12 +298,10 @@ func (c *chain) inHand() (now link, ok bool) {
 	return *c.links[c.at], true
 }
 
-// begun notes that the reader has taken up the file in hand, and what is missing before it, and gives how far the others
-// have been read.
+// begun gives how far the files other than the one in hand have been read.
 func (c *chain) begun() map[positions.Hash]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.links[c.at].loss = nil
 	return c.others()
 }
 

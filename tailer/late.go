@@ -27,7 +27,7 @@ func (l *link) grown() int64 {
 		return max(0, l.file.stored()-l.left)
 	case l.file == nil && l.kind == timed && l.gz:
 		return max(0, l.length-l.read)
-	case l.file == nil && l.kind == timed && !l.gone:
+	case l.file == nil && l.kind == timed:
 		return max(0, l.info.Size()-l.left)
 	}
 	return 0

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/auditferry/auditferry/positions"
 )
 
 // noHoles reads lines whose events have that time: none shows that something is missing before it.
@@ -120,6 +122,28 @@ func TestLateAndPackedUnseen(t *testing.T) {
 	if n := w.tailer.Unread(); n != 0 {
 		t.Fatalf("unread %d, want 0", n)
 	}
+}
+
+// What came late to a file that is not held, and is deleted before it can be read, is missing.
+func TestLateAndDeletedUnread(t *testing.T) {
+	w := newWorld(t)
+	a := w.lines(1)
+	other := w.second()
+	w.start(nil)
+	w.reads(a)
+	backup := w.rotate()
+	for range keepLeft + 1 {
+		w.reads(w.lines(1))
+		w.rotate()
+	}
+	w.reads(w.lines(1))
+	l := w.late(other, 2)
+	w.rotate()
+	w.look()
+	w.remove(backup)
+	w.look()
+	w.reads(w.lines(1))
+	w.gapsAre(positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: int64(len(l[0]) + len(l[1]) + 2)})
 }
 
 // What comes late after a restart is seen at the next look, though nothing happens in the directory; and when the file is

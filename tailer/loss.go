@@ -31,6 +31,16 @@ func (c *chain) lose(l *link, why string) {
 	c.loss = and(c.loss, and(l.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: l.stored()}))
 }
 
+// missed gives what was found missing since it was asked last, before what is read next.
+func (c *chain) missed() *positions.Gap {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.links[c.at]
+	loss := l.loss
+	l.loss = nil
+	return loss
+}
+
 // tick is how much a time that was taken later can be the smaller one: names of backups have milliseconds.
 const tick = time.Millisecond
 

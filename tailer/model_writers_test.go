@@ -22,6 +22,7 @@ var writersSteps = flag.Int("model.writers", 8_000, "steps of TestWritersModel")
 type writersModel struct {
 	*world
 	program []byte
+	stepped bool // the clock did step back
 	steady  bool // the clock does not step back any more: of several steps, names do not tell the order
 
 	now   time.Time
@@ -101,7 +102,7 @@ func (m *writersModel) step() {
 	case 19:
 		if m.byte()%4 == 0 && !m.steady && len(m.acked) > 0 {
 			m.now = m.now.Add(-time.Hour)
-			m.steady = true
+			m.steady, m.stepped = true, true
 		}
 	}
 }
@@ -220,7 +221,7 @@ func (m *writersModel) pack(which int) {
 func (m *writersModel) prune() {
 	m.Helper()
 	backups := m.backups()
-	if len(backups) == 0 {
+	if len(backups) == 0 || m.stepped { // the oldest by name is the newest then
 		return
 	}
 	f := backups[0]

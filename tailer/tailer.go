@@ -179,6 +179,7 @@ func (t *Tailer) read() (more bool, err error) {
 	if f != t.file {
 		t.begin(&now)
 	}
+	t.loss = and(t.loss, t.chain.missed())
 	t.at.Name, t.at.Inode = name, now.inode()
 	if now.shrunk {
 		return true, t.restart()
@@ -211,7 +212,6 @@ func (t *Tailer) begin(l *link) {
 		t.at.FirstLine = positions.Hash{}
 	}
 	t.after = l.after
-	t.loss = and(t.loss, l.loss)
 	t.at.Others = t.chain.begun()
 	t.at.Offset = f.offset
 	t.consumed.Store(f.offset)
