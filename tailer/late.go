@@ -84,6 +84,7 @@ func (c *chain) holdLeft() {
 	for _, l := range c.links[max(0, c.at-keepLeft):c.at] {
 		if l.kind == timed && !l.gz {
 			_ = c.reopen(l) // what cannot be opened now is looked at when the directory changes
+			l.since = time.Now()
 		}
 	}
 }

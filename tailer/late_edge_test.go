@@ -160,7 +160,10 @@ func TestLateAfterRestart(t *testing.T) {
 	w.tailer.look(time.Now().Add(2 * settle)) // from here on the directory is not listed
 	w.isSame(w.drain(), nil)
 	w.reads(w.late(other, 1))
+	w.reads(w.lines(1))
+	w.restart()
 	w.gzip(backup)
+	w.look()
 	w.look()
 	w.reads(w.late(other, 1))
 }

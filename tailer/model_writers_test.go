@@ -281,9 +281,6 @@ func (m *writersModel) acknowledge(how int) {
 		acked[l] = true
 	}
 	for _, f := range m.files {
-		for _, l := range f.lines {
-			m.inDoubt[l] = f.packed && !f.deleted && !m.inPack(f, len(f.lines)-1)
-		}
 		for i, l := range f.lines {
 			if (f.deleted || f.packed && !m.inPack(f, i)) && !m.acked[l] && !acked[l] && !m.mayMiss[l] {
 				return
@@ -296,6 +293,11 @@ func (m *writersModel) acknowledge(how int) {
 	}
 	for l := range acked {
 		m.acked[l] = true
+	}
+	for _, f := range m.files {
+		for _, l := range f.lines {
+			m.inDoubt[l] = f.packed && !f.deleted && !m.inPack(f, len(f.lines)-1)
+		}
 	}
 	m.gapped = end.Identified() && !slices.ContainsFunc(m.files, func(f *modelFile) bool {
 		return !f.deleted && len(f.lines) > 0 && sha256.Sum256([]byte(f.lines[0]+"\n")) == end.FirstLine
