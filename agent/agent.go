@@ -87,10 +87,12 @@ func (f *follower) add(ctx context.Context, line tailer.Line) error {
 		f.missed(*line.Gap)
 	}
 	var err error
+	begins := true // what is torn or glued was not written at once: the times of what comes after it tell nothing
 	at := f.each(line, f.end.EventTime, func(e audit.Entry) {
 		if err == nil && !e.Malformed {
-			err = f.tellGap(ctx, &line, e)
+			err = f.tellGap(ctx, e, begins && line.Hole(e.Time))
 		}
+		begins = false
 		f.fields = f.fields[:0]
 		for _, field := range e.Metadata {
 			f.fields = append(f.fields, shipper.Field(field))

@@ -10,7 +10,6 @@ import (
 	"github.com/auditferry/auditferry/agent/audit"
 	"github.com/auditferry/auditferry/positions"
 	"github.com/auditferry/auditferry/shipper"
-	"github.com/auditferry/auditferry/tailer"
 )
 
 // reasonUnseen is the reason of a gap that only the times of events tell: files came and went between two looks.
@@ -41,9 +40,9 @@ func (f *follower) missed(gap positions.Gap) {
 	}
 }
 
-// tellGap adds an entry for the gap before an event, if there is one.
-func (f *follower) tellGap(ctx context.Context, line *tailer.Line, e audit.Entry) error {
-	if line.Hole(e.Time) {
+// tellGap adds an entry for the gap before an event, if there is one; hole says that the times show one.
+func (f *follower) tellGap(ctx context.Context, e audit.Entry, hole bool) error {
+	if hole {
 		f.missed(positions.Gap{Reason: reasonUnseen})
 	}
 	if f.gap == nil {

@@ -105,6 +105,18 @@ func TestGapOfUnseenFiles(t *testing.T) {
 	n.wantGaps(n.gapText("unseen_files", 9, 5000, ""))
 }
 
+// Only what was written as the first line of a file tells when it was begun, not what was glued to the rest of a torn line.
+func TestNoGapBeforeAGluedEvent(t *testing.T) {
+	n := newNode(t)
+	n.write("audit-2026-11-23T20-00-00.001.log", events(0, 10)...)
+	n.write("audit-2026-11-23T20-00-00.009.log", `{"kind":"Eve`+events(5000, 5001)[0], events(5001, 5002)[0])
+	n.write("audit-2026-11-23T20-00-00.010.log", events(8000, 8001)[0]+events(9500, 9501)[0])
+	n.write("audit.log", events(9600, 9601)...)
+	n.start()
+	n.wantOthers(slices.Concat(events(0, 10), []string{`{"kind":"Eve`}, events(5000, 5002), events(8000, 8001), events(9500, 9501), events(9600, 9601)))
+	n.wantGaps()
+}
+
 // A gap whose entry Loki has, but whose acknowledgement was lost, is told again in the same words. What is lost after that is
 // a gap of its own.
 func TestGapIsToldOnce(t *testing.T) {

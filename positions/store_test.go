@@ -231,17 +231,27 @@ func TestConcurrentCommits(t *testing.T) {
 }
 
 func BenchmarkCommit(b *testing.B) {
+	for _, backups := range []int{0, 10, 100, 500} {
+		b.Run(fmt.Sprint(backups), func(b *testing.B) { benchmarkCommit(b, backups) })
+	}
+}
+
+func benchmarkCommit(b *testing.B, backups int) {
 	cfg := testConfig()
 	cfg.File = filepath.Join(b.TempDir(), "positions.json")
 	s, err := Open(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
+	others := map[Hash]int64{}
+	for i := range backups {
+		others[Hash{byte(i), byte(i >> 8), 31: 1}] = 100 << 20
+	}
 	b.ReportAllocs()
 	lsn := int64(0)
 	for b.Loop() {
 		lsn++
-		if err := s.Commit(pathA, at(pathA, lsn)); err != nil {
+		if err := s.Commit(pathA, Position{LSN: lsn, Others: others}); err != nil {
 			b.Fatal(err)
 		}
 	}

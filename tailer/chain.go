@@ -149,7 +149,7 @@ func (c *chain) merge(entries []entry, now time.Time) (settled bool, err error) 
 		settled = settled && ok
 		known[i] = l
 		if l != nil && !slices.Contains(c.links, l) {
-			c.insert(l, known[i+1:])
+			c.insert(l)
 		}
 	}
 	if settled {
@@ -172,7 +172,11 @@ func (c *chain) match(entries []entry) []*link {
 	for i := range entries {
 		for _, l := range c.links {
 			if l.is(&entries[i]) {
+				packed := entries[i].gz && !l.gz
 				l.entry, l.gone = entries[i], false
+				if packed && l.file == nil {
+					c.measure(l)
+				}
 				known[i] = l
 				break
 			}
@@ -188,6 +192,10 @@ func (c *chain) forget() {
 	for i, l := range c.links {
 		switch {
 		case l.gone && l.file == nil && i < c.at:
+			if n := l.grown(); n > 0 {
+				c.observer.lost(l, "deleted before what came late to it was read")
+				c.loss = and(c.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: n})
+			}
 			at--
 			continue
 		case l.gone && l.file == nil:
@@ -268,12 +276,12 @@ func (l *link) sameAs(id positions.Hash) bool {
 	return err == nil && fragment == id
 }
 
-// insert puts a new file before the first one ahead that the listing has after it.
-func (c *chain) insert(l *link, after []*link) {
+// insert puts a new file among those ahead of which nothing was read yet.
+func (c *chain) insert(l *link) {
+	read := newest(c.links[:min(c.at+1, len(c.links))])
 	at := len(c.links)
-	for _, next := range after {
-		if i := slices.Index(c.links, next); next != nil && i > c.at {
-			at = i
+	for ; at > c.at+1; at-- {
+		if next := c.links[at-1]; next.gone || next.read > 0 || l.order(next, read) > 0 {
 			break
 		}
 	}
@@ -290,12 +298,10 @@ func (c *chain) inHand() (now link, ok bool) {
 	return *c.links[c.at], true
 }
 
-// begun notes that the reader has taken up the file in hand, and what is missing before it, and gives how far the others
-// have been read.
+// begun gives how far the files other than the one in hand have been read.
 func (c *chain) begun() map[positions.Hash]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.links[c.at].loss = nil
 	return c.others()
 }
 
@@ -338,7 +344,7 @@ func (c *chain) next(read int64, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	done := c.links[c.at]
-	done.read, done.left, done.since, done.torn = read, done.file.stored(), now, false
+	done.read, done.left, done.since, done.torn = read, done.file.end(), now, false
 	if c.at+1 < len(c.links) {
 		c.links[c.at+1].follows(done, c.pruned())
 	}

@@ -174,6 +174,14 @@ func (f *file) stored() int64 {
 	return info.Size()
 }
 
+// end is how far the file was read, as it lies on disk.
+func (f *file) end() int64 {
+	if f.gz {
+		return f.stored()
+	}
+	return f.offset
+}
+
 // damagedPack tells a .gz whose contents are broken, for good, from one that cannot be read for the moment.
 func damagedPack(err error) bool {
 	var corrupt flate.CorruptInputError

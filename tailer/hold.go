@@ -7,7 +7,8 @@ import (
 )
 
 // hold opens what is ahead, the oldest first, and always the active file: its name is not its own. A backup that has
-// been compressed meanwhile is held in that form, so that the disk gets its plain form back.
+// been compressed meanwhile is held in that form, so that the disk gets its plain form back; unless it is a new one that
+// another apiserver may be writing to, which is not in the .gz.
 func (c *chain) hold() error {
 	var firstErr error
 	open := 0
@@ -17,7 +18,8 @@ func (c *chain) hold() error {
 			l.file.close()
 			l.file = nil
 		}
-		if wanted && (l.file == nil || i > 0 && l.gz && !l.file.gz && !l.gone) {
+		old := c.at+i+1+keepLeft < len(c.links)
+		if wanted && (l.file == nil || i > 0 && l.gz && !l.file.gz && !l.gone && (old || !l.written())) {
 			if err := c.reopen(l); err != nil && firstErr == nil {
 				firstErr = err
 			}
@@ -44,9 +46,9 @@ func (c *chain) reopen(l *link) error {
 		return nil
 	}
 	if l.file != nil {
-		if id, _, err := f.identify(); err != nil || !l.sameAs(id) {
+		if id, _, err := f.identify(); err != nil || !l.sameAs(id) || f.size() < l.file.stored() {
 			f.close()
-			return nil // a damaged .gz: what we hold is whole
+			return nil // a damaged .gz, or one that was made too early: what we hold is whole
 		}
 		l.file.close()
 	}

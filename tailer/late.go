@@ -25,10 +25,20 @@ func (l *link) grown() int64 {
 		return l.left - l.read
 	case l.canGrow():
 		return max(0, l.file.stored()-l.left)
-	case l.file == nil && l.kind == timed && !l.gz && !l.gone:
+	case l.file == nil && l.kind == timed && l.gz:
+		return max(0, l.length-l.read)
+	case l.file == nil && l.kind == timed:
 		return max(0, l.info.Size()-l.left)
 	}
 	return 0
+}
+
+// measure notes the unpacked length of a file that is not open and was packed: what came late is in the .gz only.
+func (c *chain) measure(l *link) {
+	if f, err := l.open(c.dir); err == nil {
+		l.length = f.size()
+		f.close()
+	}
 }
 
 // late gives the index of a file that was left and has grown, -1 if there is none.
@@ -61,6 +71,22 @@ func (c *chain) bring(i int) {
 	c.links = slices.Delete(c.links, i, i+1)
 	c.at--
 	c.links = slices.Insert(c.links, c.at, l)
+}
+
+// written reports whether a plain file that is open was written to of late.
+func (l *link) written() bool {
+	info, err := l.file.f.Stat()
+	return err == nil && time.Since(info.ModTime()) < lateFor
+}
+
+// holdLeft opens the newest files that are done with at the start: another apiserver may be writing to them.
+func (c *chain) holdLeft() {
+	for _, l := range c.links[max(0, c.at-keepLeft):c.at] {
+		if l.kind == timed && !l.gz {
+			_ = c.reopen(l) // what cannot be opened now is looked at when the directory changes
+			l.since = time.Now()
+		}
+	}
 }
 
 // letGo closes what was left long enough ago, and forgets it if it is deleted.

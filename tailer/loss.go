@@ -31,6 +31,16 @@ func (c *chain) lose(l *link, why string) {
 	c.loss = and(c.loss, and(l.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: l.stored()}))
 }
 
+// missed gives what was found missing since it was asked last, before what is read next.
+func (c *chain) missed() *positions.Gap {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.links[c.at]
+	loss := l.loss
+	l.loss = nil
+	return loss
+}
+
 // tick is how much a time that was taken later can be the smaller one: names of backups have milliseconds.
 const tick = time.Millisecond
 
@@ -43,7 +53,7 @@ const unnamed = 20 * time.Millisecond
 // that was not seen; then only the time of its last write is known.
 func (l *link) follows(done *link, pruned bool) {
 	switch {
-	case l.read > 0:
+	case l.read > 0, done.again: // a file that was turned back to was rotated before others that were read
 	case done.kind == timed:
 		l.after = done.time.Add(tick)
 	case pruned && l.kind == timed:

@@ -20,31 +20,13 @@ func (c *chain) resume(from positions.Position) (at positions.Position, gap bool
 	if i >= 0 {
 		current = c.links[i]
 	}
-	var done, todo []*link
-	for j, l := range c.links {
-		switch {
-		case l == current:
-		case c.wasRead(l, j < i || i < 0 && l.rotated().Before(from.EventTime.Add(-olderBackup)), from):
-			done = append(done, l)
-		default:
-			todo = append(todo, l)
-		}
-	}
-	switch {
-	case current == nil:
-		at.FirstLine, at.Offset = positions.Hash{}, 0
-		gap = from.Identified()
-	case current.kind == active:
-		todo = append(todo, current)
-	default:
-		todo = slices.Insert(todo, 0, current)
-	}
-	c.links, c.at = append(done, todo...), len(done)
+	c.arrange(from, current, i)
 	if current == nil {
-		return at, gap, nil
+		at.FirstLine, at.Offset = positions.Hash{}, 0
+		return at, from.Identified(), nil
 	}
 	current.read = from.Offset
-	if todo[0] != current {
+	if c.links[c.at] != current {
 		return at, false, nil
 	}
 	if err := c.openFirst(current); err != nil {
@@ -59,10 +41,45 @@ func (c *chain) resume(from positions.Position) (at positions.Position, gap bool
 	return at, false, nil
 }
 
+// arrange puts what was read first, then the position's file, which is link i, then the rest; the active file is the last.
+func (c *chain) arrange(from positions.Position, current *link, i int) {
+	var done, todo, known []*link
+	unique := c.unique()
+	gone := current == nil && from.Identified()
+	for j, l := range c.links {
+		switch {
+		case l == current:
+		case c.wasRead(l, unique, j < i || gone && l.rotated().Before(from.EventTime.Add(-olderBackup)), from):
+			done = append(done, l)
+		default:
+			todo = append(todo, l)
+		}
+		if l == current || l.read > 0 {
+			known = append(known, l)
+		}
+	}
+	read := newest(known)
+	if gone && from.Others != nil && from.EventTime.After(read) {
+		read = from.EventTime
+	}
+	slices.SortStableFunc(todo, func(a, b *link) int { return a.order(b, read) })
+	for _, l := range c.links {
+		l.again = l.stepped(read) > 0 // or it was turned back to: what comes next was not written after it
+	}
+	switch {
+	case current == nil:
+	case current.kind == active:
+		todo = append(todo, current)
+	default:
+		todo = slices.Insert(todo, 0, current)
+	}
+	c.links, c.at = append(done, todo...), len(done)
+}
+
 // wasRead reports whether there is nothing to read in a file other than the position's, and notes how far it was read.
 // before is what its name says, which counts where the position does not know.
-func (c *chain) wasRead(l *link, before bool, from positions.Position) bool {
-	if from.Others == nil || l.id == (positions.Hash{}) || l.id == from.FirstLine || c.twins(l.id) {
+func (c *chain) wasRead(l *link, unique map[positions.Hash]bool, before bool, from positions.Position) bool {
+	if from.Others == nil || l.id == from.FirstLine || !unique[l.id] {
 		if before && l.kind != active {
 			l.done()
 			return true
@@ -78,23 +95,23 @@ func (c *chain) wasRead(l *link, before bool, from positions.Position) bool {
 	return false
 }
 
-// twins reports whether several files have this identity.
-func (c *chain) twins(id positions.Hash) bool {
-	n := 0
+// unique are the identities that only one file has.
+func (c *chain) unique() map[positions.Hash]bool {
+	unique := make(map[positions.Hash]bool, len(c.links))
 	for _, l := range c.links {
-		if l.id == id {
-			n++
-		}
+		_, twin := unique[l.id]
+		unique[l.id] = !twin && l.id != (positions.Hash{})
 	}
-	return n > 1
+	return unique
 }
 
 // others is how far the files other than the one in hand have been read, for the position: those done with, and those
 // that were put aside in the middle. Files that cannot be told apart are left out: in doubt they are read again.
 func (c *chain) others() map[positions.Hash]int64 {
 	read := make(map[positions.Hash]int64, len(c.links))
+	unique := c.unique()
 	for i, l := range c.links {
-		if i != c.at && l.id != (positions.Hash{}) && (i < c.at || l.read > 0) && !c.twins(l.id) {
+		if i != c.at && (i < c.at || l.read > 0) && unique[l.id] {
 			read[l.id] = l.read
 		}
 	}
@@ -105,6 +122,9 @@ func (c *chain) others() map[positions.Hash]int64 {
 // is read twice is dropped by Loki, what is not read is lost.
 func (c *chain) find(p positions.Position) int {
 	best, score := -1, -1
+	if !p.Identified() {
+		return best // an empty file has no identity either
+	}
 	for i, l := range c.links {
 		if l.id != p.FirstLine {
 			continue

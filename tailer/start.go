@@ -55,7 +55,10 @@ func (c *chain) place(from *positions.Position, start Start) (at positions.Posit
 	if err != nil {
 		return at, false, err
 	}
-	at.Others = c.others()
+	if at.Others == nil {
+		at.Others = c.others()
+	}
+	c.holdLeft()
 	return at, gap, c.hold()
 }
 
@@ -132,6 +135,7 @@ func (c *chain) beginEnd() (at positions.Position, err error) {
 			return at, err
 		}
 		_, err = l.file.seek(end)
+		l.read = end
 		return positions.Position{FirstLine: l.id, Offset: end, Name: l.stem, Inode: l.inode()}, err
 	}
 	return at, nil

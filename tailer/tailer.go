@@ -179,6 +179,7 @@ func (t *Tailer) read() (more bool, err error) {
 	if f != t.file {
 		t.begin(&now)
 	}
+	t.loss = and(t.loss, t.chain.missed())
 	t.at.Name, t.at.Inode = name, now.inode()
 	if now.shrunk {
 		return true, t.restart()
@@ -199,7 +200,7 @@ func (t *Tailer) read() (more bool, err error) {
 // begin takes up a file, where it was put away if it was.
 func (t *Tailer) begin(l *link) {
 	f := l.file
-	if l.again || l.read > 0 && f.offset != l.read {
+	if l.again || f.offset != l.read {
 		if between, err := f.seek(l.read); err != nil || !between {
 			f.rewind() // in doubt, twice
 		}
@@ -211,7 +212,6 @@ func (t *Tailer) begin(l *link) {
 		t.at.FirstLine = positions.Hash{}
 	}
 	t.after = l.after
-	t.loss = and(t.loss, l.loss)
 	t.at.Others = t.chain.begun()
 	t.at.Offset = f.offset
 	t.consumed.Store(f.offset)

@@ -68,7 +68,6 @@ func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 			return lost, err
 		}
 	}
-	copied.read = 0
 	c.links = slices.Delete(c.links, i, i+1)
 	c.at = slices.Index(c.links, l)
 	c.links = slices.Insert(c.links, c.at, copied)
@@ -76,5 +75,6 @@ func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 	if !between {
 		copied.file.rewind() // no copy of what was read: Loki drops what it has
 	}
+	copied.read = copied.file.offset
 	return nil, err
 }
