@@ -41,6 +41,9 @@ func (r *run) finish() {
 	if r.scenario.refuses && len(v.dead) == 0 {
 		r.Error("no dead letters: the scenario tests nothing")
 	}
+	if v.both > 0 {
+		r.Errorf("%d events are both in Loki and dead letters", v.both)
+	}
 	if r.scenario.destroys {
 		r.checkGaps(v)
 		return
@@ -90,6 +93,7 @@ type verdict struct {
 	repeated           int   // entries beyond one for each line
 	extra              int   // entries of no line that was written
 	dead               map[[sha256.Size]byte]bool
+	both               int // both delivered and dead letters
 	gaps               []gap
 }
 
@@ -117,6 +121,9 @@ func (r *run) look() verdict {
 		case times > 0:
 			v.delivered++
 			v.repeated += times - 1
+			if v.dead[lines[n].hash] {
+				v.both++
+			}
 		case !v.dead[lines[n].hash]:
 			v.missing = append(v.missing, n)
 		}
@@ -192,8 +199,7 @@ func (r *run) checkPosition() {
 	}
 }
 
-// positionOnDisk gives the lsn of the audit log in the positions files, the higher one; 0 if there is none. A file that is not
-// whole, or of another path, counts as none.
+// positionOnDisk gives the lsn of the audit log in the positions files, the higher one; 0 if there is none.
 func (r *run) positionOnDisk() int64 {
 	r.Helper()
 	var highest int64
@@ -203,14 +209,20 @@ func (r *run) positionOnDisk() int64 {
 			continue
 		}
 		r.must(err)
-		var file struct {
-			Paths map[string]struct{ LSN int64 }
-		}
-		if json.Unmarshal(text, &file) == nil {
-			highest = max(highest, file.Paths[r.agent.AuditLog].LSN)
-		}
+		highest = max(highest, r.lsn(text))
 	}
 	return highest
+}
+
+// lsn gives the lsn of the audit log in the text of a positions file; 0 if it is not whole or does not know the path.
+func (r *run) lsn(text []byte) int64 {
+	var file struct {
+		Paths map[string]struct{ LSN int64 }
+	}
+	if json.Unmarshal(text, &file) != nil {
+		return 0
+	}
+	return file.Paths[r.agent.AuditLog].LSN
 }
 
 // latestFile is the positions file that is written after every acknowledged push.
