@@ -19,6 +19,7 @@ type powerLoss struct {
 	name    string
 	leave   func(r *run, earlier, now state)
 	damaged bool // a file is kept aside, and the log says so
+	lost    bool // none is whole, and the metric says so
 	again   bool // so much is lost that pushes must be repeated
 }
 
@@ -48,7 +49,7 @@ func init() {
 			r.setPositions(earlier.durable, make([]byte, len(now.latest)))
 		}},
 		{name: "both positions files lost", again: true, leave: func(r *run, _, _ state) { r.setPositions(nil, nil) }},
-		{name: "both positions files zero-filled", again: true, damaged: true, leave: func(r *run, _, now state) {
+		{name: "both positions files zero-filled", again: true, damaged: true, lost: true, leave: func(r *run, _, now state) {
 			r.setPositions(make([]byte, len(now.durable)), make([]byte, len(now.latest)))
 		}},
 	} {
@@ -100,6 +101,9 @@ func (loss powerLoss) play(r *run) {
 	again := r.server.Arrivals() - len(r.server.Entries()) - arrived
 	if loss.again && again < 50 {
 		r.Errorf("%d entries were pushed again: the positions were not lost", again)
+	}
+	if lost := r.metric("auditferry_positions_lost") == 1; lost != loss.lost {
+		r.Errorf("auditferry_positions_lost is 1: %t, want %t", lost, loss.lost)
 	}
 	aside, err := filepath.Glob(filepath.Join(r.agent.Dir, "*.damaged-*"))
 	r.must(err)
