@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
@@ -112,7 +113,8 @@ func refusalFlood(r *run) {
 	r.server.Answer(nil)
 }
 
-// streamLimit is the 204 that lies: what Loki says is true of the last stream of a push only.
+// streamLimit is the 204 that lies: what Loki says is true of the last stream of a push only. So streams that are over the limit
+// are written before one that is not.
 func streamLimit(r *run) {
 	script := lokitest.LikeLoki(20)
 	r.answer("push", func(request lokitest.Request) lokitest.Reply {
@@ -124,11 +126,24 @@ func streamLimit(r *run) {
 	})
 	r.start()
 	w := r.rotating()
-	r.write(w, 1000)
-	r.eventually("streams were refused", func() bool { return r.times("429") >= 100 })
-	if n := len(r.server.Streams()); n != 20 {
-		r.Errorf("%d streams were admitted, want 20", n)
+	admitted, over := newEvents(r.T, false), newEvents(r.T, false)
+	admitted.keep(fewStreams)
+	over.keep(func(line []byte) bool { return !fewStreams(line) })
+	r.events = admitted
+	r.write(w, 200)
+	r.delivered(200)
+	streams := len(r.server.Streams())
+	if streams >= 20 {
+		r.Fatalf("%d streams are no few", streams)
 	}
+	for range 20 {
+		r.events = over
+		r.write(w, 60)
+		r.events = admitted
+		r.write(w, 1)
+		r.pass(50 * time.Millisecond)
+	}
+	r.eventually("streams were refused", func() bool { return r.times("429") >= 100 && len(r.server.Streams()) == 20 })
 	if up := r.metric("auditferry_loki_up"); up != 0 {
 		r.Error("auditferry_loki_up is 1 while streams are refused")
 	}

@@ -90,9 +90,9 @@ func sometimesLimited(r *run) {
 	r.eventually("100 requests were answered 429", func() bool { return r.times("429") >= 100 })
 }
 
-// fewStreams keeps events of one resource: some ten streams, so that a start does not meet hundreds.
+// fewStreams keeps events of one resource: less than ten streams, so that a start does not meet hundreds.
 func fewStreams(line []byte) bool {
-	return bytes.Contains(line, []byte(`"objectRef":{"resource":"nodes"`))
+	return bytes.Contains(line, []byte(`"objectRef":{"resource":"namespaces"`))
 }
 
 // retryAfter has Loki demand two seconds, where the agent's own pause is half of one at most.
