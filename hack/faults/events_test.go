@@ -33,8 +33,10 @@ type events struct {
 	lines   [][]byte
 	shift   rig.Shift
 	ordered bool // instead: each event a millisecond after the one before it
-	next    int
-	start   time.Time
+	// now, if not nil, gives the time of the next event instead, so that it fits the names of backups.
+	now   func() time.Time
+	next  int
+	start time.Time
 }
 
 func newEvents(t *testing.T, ordered bool) *events {
@@ -62,12 +64,16 @@ func (e *events) line() ([]byte, error) {
 	e.next++
 	line := e.lines[n%len(e.lines)]
 	shift := e.shift + rig.Shift(time.Duration(n/len(e.lines))*time.Microsecond)
-	if e.ordered {
+	if e.ordered || e.now != nil {
 		at, err := rig.StageTime(line)
 		if err != nil {
 			return nil, err
 		}
-		shift = rig.Shift(e.start.Add(time.Duration(n) * time.Millisecond).Sub(at))
+		want := e.start.Add(time.Duration(n) * time.Millisecond)
+		if e.now != nil {
+			want = e.now().Truncate(time.Microsecond)
+		}
+		shift = rig.Shift(want.Sub(at))
 	}
 	return shift.Append(nil, line)
 }

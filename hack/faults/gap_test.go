@@ -17,7 +17,8 @@ func init() {
 	for _, s := range []scenario{
 		{name: "the position's file pruned while the agent is down", play: positionPruned},
 		{name: "the backups after the position's file pruned, agent down", play: nextPruned},
-		{name: "two holes between files, agent down", play: twoHoles},
+		{name: "two holes between files, agent down", play: twoHoles(false)},
+		{name: "two holes between files, SIGKILL again and again", play: twoHoles(true)},
 		{name: "backups come and go during SIGSTOP", play: prunedInStop},
 		{name: "backups pruned beyond --hold-deleted in an outage", flags: []string{"--hold-deleted=1MiB"}, play: beyondHold},
 		{name: "truncated to nothing before it was read", play: truncatedUnread},
@@ -44,6 +45,8 @@ func (r *run) quiet() { r.events.start = r.events.start.Add(10 * time.Minute) }
 // file writes a file of n events, a while after the one before it.
 func (r *run) file(w *byHand, n int) {
 	r.Helper()
+	last := w.now().Add(-time.Millisecond)
+	r.must(os.Chtimes(r.auditLog, last, last)) // as if it had been written then
 	r.quiet()
 	w.rotate()
 	r.by(w, n)
@@ -82,19 +85,29 @@ func nextPruned(r *run) {
 	r.start()
 }
 
-// twoHoles deletes every other file after the position's.
-func twoHoles(r *run) {
-	w := r.eventClock()
-	r.by(w, 50)
-	r.start()
-	r.allDelivered()
-	r.kill()
-	for range 5 {
-		r.file(w, 60)
+// twoHoles deletes every other file after the position's. With kills, no run of the agent lasts for long.
+func twoHoles(kills bool) func(*run) {
+	return func(r *run) {
+		w := r.eventClock()
+		r.by(w, 50)
+		r.start()
+		r.allDelivered()
+		r.kill()
+		for range 5 {
+			r.file(w, 60)
+		}
+		all := backups(r.T, r.auditLog)
+		remove(r.T, all[1], all[3])
+		for n := range 20 {
+			if !kills {
+				break
+			}
+			r.start()
+			r.pass(time.Duration(20*n) * time.Millisecond)
+			r.kill()
+		}
+		r.start()
 	}
-	all := backups(r.T, r.auditLog)
-	remove(r.T, all[1], all[3])
-	r.start()
 }
 
 // prunedInStop stops the agent for long enough that files come and go of which it never learns.
@@ -104,7 +117,7 @@ func prunedInStop(r *run) {
 	r.by(w, 50)
 	r.file(w, 50)
 	r.allDelivered()
-	r.must(r.agent.Signal(syscall.SIGSTOP))
+	r.freeze()
 	r.by(w, 30)
 	for range 4 {
 		r.file(w, 100)

@@ -3,25 +3,29 @@
 package faults
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/fsnotify/fsnotify"
 )
 
 func init() {
-	register(
-		scenario{side: "source", name: "the directory appears late", play: lateDirectory},
-		scenario{side: "source", name: "the directory vanishes and comes back", play: directoryAway},
-		scenario{side: "source", name: "the directory is deleted and made anew", play: directoryAnew},
-		scenario{side: "source", name: "permission for a new file lost and regained", play: fileForbidden},
-		scenario{side: "source", name: "permission for the directory lost and regained", play: directoryForbidden},
-		scenario{side: "source", name: "a file system without notifications", play: noEvents},
-		scenario{side: "source", name: "no inotify instance to be had", play: noInotify("max_inotify_instances")},
-		scenario{side: "source", name: "no inotify watch to be had", play: noInotify("max_inotify_watches")},
-		scenario{side: "source", name: "a path without an extension", play: otherName("kube-apiserver-audit")},
-		scenario{side: "source", name: "a path that ends in .json", play: otherName("kube-audit.json")},
+	source(
+		scenario{name: "the directory appears late", play: lateDirectory},
+		scenario{name: "the directory vanishes and comes back", play: directoryAway},
+		scenario{name: "the directory is deleted and made anew", play: directoryAnew},
+		scenario{name: "permission for a new file lost and regained", play: fileForbidden},
+		scenario{name: "permission for the directory lost and regained", play: directoryForbidden},
+		scenario{name: "a file system without notifications", play: noEvents},
+		scenario{name: "a FUSE mount, fstat by name", unordered: true, play: throughFUSE},
+		scenario{name: "no inotify instance to be had", play: noInotify("max_inotify_instances")},
+		scenario{name: "no inotify watch to be had", play: noInotify("max_inotify_watches")},
+		scenario{name: "a path without an extension", play: otherName("kube-apiserver-audit")},
+		scenario{name: "a path that ends in .json", play: otherName("kube-audit.json")},
 	)
 }
 
@@ -33,7 +37,7 @@ func lateDirectory(r *run) {
 	r.must(os.Mkdir(dir, 0o700))
 	w := r.byHand()
 	r.by(w, 50)
-	w.rotate()
+	r.rotate(w)
 	r.by(w, 50)
 }
 
@@ -43,7 +47,7 @@ func directoryAway(r *run) {
 	w := r.byHand()
 	r.start()
 	r.by(w, 50)
-	w.rotate()
+	r.rotate(w)
 	r.by(w, 50)
 	r.allDelivered()
 	r.must(os.Rename(dir, dir+".away"))
@@ -51,7 +55,7 @@ func directoryAway(r *run) {
 	r.allDelivered() // the file in hand is held open
 	r.must(os.Rename(dir+".away", dir))
 	r.by(w, 50)
-	w.rotate()
+	r.rotate(w)
 	r.by(w, 50)
 }
 
@@ -67,7 +71,7 @@ func directoryAnew(r *run) {
 	w.close()
 	r.must(os.Mkdir(dir, 0o700))
 	r.by(w, 50)
-	w.rotate()
+	r.rotate(w)
 	r.by(w, 50)
 }
 
@@ -94,10 +98,10 @@ func fileForbidden(r *run) {
 	r.start()
 	r.by(w, 50)
 	r.allDelivered()
-	w.rotate() // the new file is root's alone
+	r.rotate(w) // the new file is root's alone
 	r.by(w, 50)
 	r.unreadable()
-	w.rotate()
+	r.rotate(w)
 	r.by(w, 50)
 	for _, backup := range backups(r.T, r.auditLog) {
 		r.mode(backup, 0o644)
@@ -116,7 +120,7 @@ func directoryForbidden(r *run) {
 	r.mode(dir, 0o700)
 	for range 3 {
 		r.by(w, 20)
-		w.rotate()
+		r.rotate(w)
 		r.readable(w)
 	}
 	r.by(w, 20)
@@ -124,8 +128,50 @@ func directoryForbidden(r *run) {
 	r.mode(dir, 0o755)
 }
 
-// noEvents lets the agent read through a FUSE mount of the directory: the kernel does not see what is written below it.
+// noEvents has the kernel say that it watches the directory, and not do so, as on file systems that others write to.
 func noEvents(r *run) {
+	r.agent.Wrapper = []string{"strace", "-D", "-f", "-qq", "-e", "trace=inotify_add_watch", "-e", "inject=inotify_add_watch:retval=1",
+		"-e", "signal=none", "-o", filepath.Join(r.dir, "strace.log"), "--"}
+	w := r.byHand()
+	r.by(w, 10)
+	r.start()
+	r.rotateDelivered(w)
+	calls, err := os.ReadFile(filepath.Join(r.dir, "strace.log"))
+	r.must(err)
+	if !bytes.Contains(calls, []byte(filepath.Dir(r.auditLog)+`"`)) || r.watches() > 0 {
+		r.Errorf("%d watches: the scenario tests nothing; %s", r.watches(), calls)
+	}
+}
+
+// watches is how many inotify watches the agent has.
+func (r *run) watches() (n int) {
+	r.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", r.agent.PID()))
+	r.must(err)
+	for _, file := range files {
+		if info, err := os.ReadFile(file); err == nil { // else closed meanwhile
+			n += strings.Count(string(info), "inotify wd:")
+		}
+	}
+	return n
+}
+
+// rotateDelivered writes a few files and waits for each.
+func (r *run) rotateDelivered(w *byHand) {
+	r.Helper()
+	for range 5 {
+		r.by(w, 50)
+		r.allDelivered()
+		r.by(w, 50)
+		r.rotate(w)
+	}
+	r.by(w, 50)
+	r.allDelivered()
+}
+
+// throughFUSE lets the agent read through a FUSE mount of the directory, which sends no notification of what is written below it.
+// And it tells the inode and length of an open file by its name: after a rotation, of another file.
+func throughFUSE(r *run) {
 	mount := r.makeDir("mount")
 	r.mountFUSE(filepath.Dir(r.auditLog), mount)
 	notify, err := fsnotify.NewWatcher()
@@ -135,14 +181,7 @@ func noEvents(r *run) {
 	w := r.byHand()
 	r.agent.AuditLog = filepath.Join(mount, filepath.Base(r.auditLog))
 	r.start()
-	for range 5 {
-		r.by(w, 50)
-		r.allDelivered()
-		r.by(w, 50)
-		w.rotate()
-	}
-	r.by(w, 50)
-	r.allDelivered()
+	r.rotateDelivered(w)
 	select {
 	case event := <-notify.Events:
 		r.Errorf("a notification came (%s): the scenario tests nothing", event.Op)
@@ -173,12 +212,7 @@ func noInotify(limit string) func(*run) {
 		r.by(w, 10)
 		r.start()
 		r.eventually("the agent says that it polls", func() bool { return r.logged("no notifications", "polling only") })
-		for range 5 {
-			r.by(w, 50)
-			r.allDelivered()
-			w.rotate()
-		}
-		r.by(w, 50)
+		r.rotateDelivered(w)
 	}
 }
 

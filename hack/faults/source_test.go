@@ -4,9 +4,11 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +16,18 @@ import (
 	"github.com/auditferry/auditferry/hack/rig"
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
+
+// source registers scenarios whose events carry the time at which they are written.
+func source(of ...scenario) {
+	for _, s := range of {
+		play := s.play
+		s.side, s.play = "source", func(r *run) {
+			r.events.now = time.Now
+			play(r)
+		}
+		register(s)
+	}
+}
 
 // byHand gives a writer of the audit log that does one step at a time.
 func (r *run) byHand() *byHand { return newByHand(r.T, r.auditLog) }
@@ -24,6 +38,15 @@ func (r *run) by(w *byHand, n int) {
 	for range n {
 		w.write(r.nextEvent())
 	}
+}
+
+// rotate rotates w as lumberjack does, to make room for an event: it is the first of the new file, and from before the rotation.
+func (r *run) rotate(w *byHand) (backup string) {
+	r.Helper()
+	line := r.nextEvent()
+	backup = w.rotate()
+	w.write(line)
+	return backup
 }
 
 // paced writes n events through w, at most a thousand a second.
@@ -75,6 +98,36 @@ func (r *run) bytesOnDisk() (sum int64) {
 		}
 	}
 	return sum
+}
+
+// held waits until the agent holds the active file open: from then on nothing that was written up to now can be taken away from
+// it, however late it is.
+func (r *run) held() {
+	r.Helper()
+	r.eventually("the agent holds the active file", func() bool {
+		active, err := os.Stat(r.auditLog)
+		r.must(err)
+		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", r.agent.PID()))
+		r.must(err)
+		return slices.ContainsFunc(open, func(link string) bool {
+			info, err := os.Stat(link)
+			return err == nil && os.SameFile(active, info) // else closed meanwhile
+		})
+	})
+}
+
+// freeze stops the agent by SIGSTOP and waits until each of its threads stands still.
+func (r *run) freeze() {
+	r.Helper()
+	r.must(r.agent.Signal(syscall.SIGSTOP))
+	r.eventually("the agent stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", r.agent.PID()))
+		r.must(err)
+		return !slices.ContainsFunc(threads, func(name string) bool {
+			stat, err := os.ReadFile(name)
+			return err == nil && !strings.Contains(string(stat), ") T ") // else the thread has ended
+		})
+	})
 }
 
 // inode gives that of a file.

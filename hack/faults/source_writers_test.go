@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/auditferry/auditferry/hack/rig"
 )
 
 func init() {
@@ -18,24 +16,27 @@ func init() {
 		if pack {
 			packed = ", compressed"
 		}
-		register(scenario{side: "source", name: "two apiservers on one path" + packed, unordered: true, play: twoApiservers(pack)})
+		source(scenario{name: "two apiservers on one path" + packed, unordered: true, play: twoApiservers(pack)})
 	}
-	register(
-		scenario{side: "source", name: "copytruncate, the writer appends", unordered: true, play: truncated(true)},
-		scenario{side: "source", name: "copytruncate, the writer leaves a hole", unordered: true, play: truncated(false)},
-		scenario{side: "source", name: "rm, the writer goes on", play: takenAway(os.Remove)},
-		scenario{side: "source", name: "mv to another directory, the writer goes on", play: takenAway(func(path string) error {
+	source(
+		scenario{name: "copytruncate, the writer appends", unordered: true, play: truncated(true)},
+		scenario{name: "copytruncate, the writer leaves a hole", unordered: true, play: truncated(false)},
+		scenario{name: "copytruncate while Loki is down", unordered: true, play: truncatedInOutage(1)},
+		scenario{name: "copytruncate twice while Loki is down", unordered: true, play: truncatedInOutage(2)},
+		scenario{name: "rm, the writer goes on", play: takenAway(os.Remove)},
+		scenario{name: "mv to another directory, the writer goes on", play: takenAway(func(path string) error {
 			return os.Rename(path, filepath.Join(filepath.Dir(filepath.Dir(path)), "moved.log"))
 		})},
-		scenario{side: "source", name: "mv in the directory, the writer goes on", play: takenAway(func(path string) error {
+		scenario{name: "mv in the directory, the writer goes on", play: takenAway(func(path string) error {
 			return os.Rename(path, path+".old")
 		})},
-		scenario{side: "source", name: "the clock steps back an hour, the agent runs", unordered: true, play: clockBack(afterAll)},
-		scenario{side: "source", name: "the clock steps back an hour, the agent is down", unordered: true, play: clockBack(afterRotation)},
-		scenario{side: "source", name: "the clock steps back an hour, the agent is down and behind", unordered: true, play: clockBack(beforeRotation)},
-		scenario{side: "source", name: "truncated to a half, the reader has caught up", unordered: true, play: halved},
-		scenario{side: "source", name: "half a line, and the rest 2 s later", play: tornLine},
-		scenario{side: "source", name: "lines of 5 MB", play: longLines},
+		scenario{name: "the clock steps back an hour, the agent runs", unordered: true, play: clockBack(afterAll)},
+		scenario{name: "the clock steps back an hour, the agent is down", unordered: true, play: clockBack(afterRotation)},
+		scenario{name: "the clock steps back an hour, the agent is down and behind", unordered: true, play: clockBack(beforeRotation)},
+		scenario{name: "the clock steps back an hour before the first start", unordered: true, play: clockBack(beforeStart)},
+		scenario{name: "truncated to a half, the reader has caught up", unordered: true, play: halved},
+		scenario{name: "half a line, and the rest 2 s later", play: tornLine},
+		scenario{name: "lines of 5 MB", play: longLines},
 	)
 }
 
@@ -57,7 +58,7 @@ func twoApiservers(pack bool) func(*run) {
 		both(50)
 		r.allDelivered()
 		for range 3 {
-			backup := one.rotate()
+			backup := r.rotate(one)
 			both(50)
 			r.pass(time.Second) // the agent has come to the new file, and may think that the backup is done
 			both(50)
@@ -78,7 +79,7 @@ func truncated(appends bool) func(*run) {
 	return func(r *run) {
 		w := r.byHand()
 		r.by(w, 10)
-		w.rotate() // from here on without O_APPEND
+		r.rotate(w) // from here on without O_APPEND
 		r.by(w, 10)
 		if appends {
 			w.close()
@@ -98,6 +99,27 @@ func truncated(appends bool) func(*run) {
 	}
 }
 
+// truncatedInOutage copies and truncates what is not read yet: the copies have it.
+func truncatedInOutage(times int) func(*run) {
+	return func(r *run) {
+		w := r.byHand()
+		r.by(w, 10)
+		w.close() // opened again with O_APPEND
+		r.start()
+		r.allDelivered()
+		r.server.Close()
+		for range times {
+			r.by(w, 2000)
+			r.pass(time.Second) // a look at it
+			copyTruncate(r.T, r.auditLog)
+			r.pass(time.Second)
+			r.paced(w, 300)
+		}
+		_, err := r.server.Start()
+		r.must(err)
+	}
+}
+
 // halved cuts off the second half of the file, which was read. Its first line stays.
 func halved(r *run) {
 	w := r.byHand()
@@ -110,7 +132,11 @@ func halved(r *run) {
 		info, err := os.Stat(r.auditLog)
 		r.must(err)
 		r.must(os.Truncate(r.auditLog, info.Size()/2))
-		w.raw([]byte("\n")) // so that what follows the cut is a line
+		text, err := os.ReadFile(r.auditLog)
+		r.must(err)
+		// What the cut has left of a line is one of its own, and damaged.
+		r.wrote(text[bytes.LastIndexByte(text, '\n')+1:])
+		w.raw([]byte("\n"))
 		r.paced(w, 50)
 	}
 	r.allDelivered()
@@ -133,57 +159,63 @@ func takenAway(take func(path string) error) func(*run) {
 				r.allDelivered() // though no name leads to it
 			}
 			r.by(w, 50)
-			if backup := w.rotate(); backup != "" {
+			if backup := r.rotate(w); backup != "" {
 				r.Fatalf("there was a file to rename: %s", backup)
 			}
 		}
 		r.by(w, 50)
-		w.rotate()
+		r.rotate(w)
 		r.by(w, 50)
 	}
 }
 
 // clockBack steps the clock back between two rotations, so that the names of later backups come before those of earlier ones.
-// Events carry the same clock. The agent is down from when away says: from before the last rotation in the old time, from after
-// it, or only when all is over.
+// Events carry the same clock. The agent is down from when away says: from the beginning, from
+// before the last rotation in the old time, from after it, or only when all is over.
 func clockBack(away int) func(*run) {
 	return func(r *run) {
 		clock := time.Duration(0)
 		w := r.byHand()
 		w.now = func() time.Time { return time.Now().Add(clock) }
+		r.events.now = w.now
 		leave := func(moment int) {
 			if moment == away {
 				r.allDelivered()
 				r.kill()
 			}
 		}
-		r.start()
+		if away != beforeStart {
+			r.start()
+		}
 		r.by(w, 50)
 		leave(beforeRotation)
 		r.by(w, 20)
-		before := w.rotate()
+		before := r.rotate(w)
 		r.by(w, 50)
+		if away == afterAll {
+			r.allDelivered()
+		}
 		leave(afterRotation)
 		clock = -time.Hour
-		r.events.shift -= rig.Shift(time.Hour)
 		r.by(w, 50)
-		after := w.rotate()
+		after := r.rotate(w)
 		if after > before {
 			r.Fatalf("the clock did not step back: %s, then %s", before, after)
 		}
 		r.by(w, 50)
-		w.rotate()
+		r.rotate(w)
 		r.by(w, 50)
 		leave(afterAll)
 		r.start()
 		r.by(w, 50)
-		w.rotate()
+		r.rotate(w)
 		r.by(w, 50)
 	}
 }
 
 const (
-	beforeRotation = iota
+	beforeStart = iota
+	beforeRotation
 	afterRotation
 	afterAll
 )
@@ -221,6 +253,6 @@ func longLines(r *run) {
 		r.wrote(line)
 		w.write(line)
 	}
-	w.rotate()
+	r.rotate(w)
 	r.by(w, 20)
 }
