@@ -57,10 +57,10 @@ func (w *byHand) open() {
 
 // rotate renames whatever stands at the path and makes a new file, without O_APPEND. It gives the name of the backup. No
 // name is given twice: lumberjack would write over the first file, which takes two rotations in a millisecond.
-func (w *byHand) rotate() string {
+func (w *byHand) rotate() (backup string) {
 	w.t.Helper()
 	w.close()
-	at, backup := w.now().UTC(), ""
+	at := w.now().UTC()
 	ext := filepath.Ext(w.path)
 	for {
 		backup = strings.TrimSuffix(w.path, ext) + at.Format("-2006-01-02T15-04-05.000") + ext

@@ -5,6 +5,7 @@ package faults
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"syscall"
@@ -58,7 +59,7 @@ func positionPruned(r *run) {
 	r.by(w, 50)
 	r.file(w, 50)
 	r.start()
-	r.allDelivered()
+	r.acknowledged()
 	r.kill()
 	r.by(w, 30)
 	for range 3 {
@@ -75,7 +76,7 @@ func nextPruned(r *run) {
 	w := r.eventClock()
 	r.by(w, 50)
 	r.start()
-	r.allDelivered()
+	r.acknowledged()
 	r.stop()
 	r.by(w, 30)
 	for range 4 {
@@ -91,7 +92,7 @@ func twoHoles(kills bool) func(*run) {
 		w := r.eventClock()
 		r.by(w, 50)
 		r.start()
-		r.allDelivered()
+		r.acknowledged()
 		r.kill()
 		for range 5 {
 			r.file(w, 60)
@@ -172,7 +173,7 @@ func cutPack(r *run) {
 	w := r.eventClock()
 	r.by(w, 50)
 	r.start()
-	r.allDelivered()
+	r.acknowledged()
 	r.kill()
 	r.file(w, 1000)
 	r.file(w, 100)
@@ -200,7 +201,7 @@ func (r *run) unpack(name string) []byte {
 	z, err := gzip.NewReader(file)
 	r.must(err)
 	text, err := io.ReadAll(z)
-	if err != io.ErrUnexpectedEOF {
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		r.Fatalf("the .gz is not cut: %v", err)
 	}
 	return text
@@ -212,7 +213,7 @@ func killedInGap(r *run) {
 	w := r.eventClock()
 	r.by(w, 50)
 	r.start()
-	r.allDelivered()
+	r.acknowledged()
 	r.kill()
 	for range 3 {
 		r.file(w, 100)

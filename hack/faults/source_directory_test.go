@@ -176,7 +176,11 @@ func throughFUSE(r *run) {
 	r.mountFUSE(filepath.Dir(r.auditLog), mount)
 	notify, err := fsnotify.NewWatcher()
 	r.must(err)
-	defer notify.Close()
+	r.Cleanup(func() {
+		if err := notify.Close(); err != nil {
+			r.Error(err)
+		}
+	})
 	r.must(notify.Add(mount))
 	w := r.byHand()
 	r.agent.AuditLog = filepath.Join(mount, filepath.Base(r.auditLog))
@@ -223,7 +227,7 @@ func otherName(name string) func(*run) {
 		r.write(w, 2000)
 		r.start()
 		r.write(w, 2000)
-		r.allDelivered()
+		r.acknowledged()
 		r.kill()
 		r.write(w, 2000)
 		if r.backups() < 3 {

@@ -92,7 +92,7 @@ func rotatedWhileDown(end func(*run), pack bool) func(*run) {
 		w := rig.NewWriter(rig.WriterConfig{Path: r.auditLog, MaxSize: 1, Compress: pack})
 		r.start()
 		r.write(w, 300)
-		r.allDelivered()
+		r.acknowledged()
 		end(r)
 		r.write(w, 4000)
 		if r.backups() < 3 {
@@ -152,7 +152,7 @@ func sameInode(r *run) {
 	w := r.byHand()
 	r.start()
 	r.by(w, 50)
-	r.allDelivered()
+	r.acknowledged()
 	r.kill()
 	inode := r.inode(r.auditLog)
 	for tries := 0; tries == 0 || r.inode(r.auditLog) != inode; tries++ {

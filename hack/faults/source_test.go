@@ -68,6 +68,12 @@ func (r *run) allDelivered() {
 	})
 }
 
+// acknowledged waits until the position on disk is after all that was written, so that it outlives a SIGKILL.
+func (r *run) acknowledged() {
+	r.Helper()
+	r.eventually("the position is after all that was written", func() bool { return r.positionOnDisk() >= r.bytesWritten() })
+}
+
 // without waits until check holds while no agent runs.
 func (r *run) without(what string, check func() bool) {
 	r.Helper()

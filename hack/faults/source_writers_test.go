@@ -180,7 +180,7 @@ func clockBack(away int) func(*run) {
 		r.events.now = w.now
 		leave := func(moment int) {
 			if moment == away {
-				r.allDelivered()
+				r.acknowledged()
 				r.kill()
 			}
 		}
