@@ -136,13 +136,15 @@ func streamLimit(r *run) {
 	if streams >= 20 {
 		r.Fatalf("%d streams are no few", streams)
 	}
-	for range 20 {
+	for range 6 {
 		r.events = over
 		r.write(w, 60)
 		r.events = admitted
 		r.write(w, 1)
-		r.pass(50 * time.Millisecond)
+		r.pass(500 * time.Millisecond) // a batch of its own: it is pushed after 200 ms
 	}
+	r.events = over
+	r.write(w, 300)
 	r.eventually("streams were refused", func() bool { return r.times("429") >= 100 && len(r.server.Streams()) == 20 })
 	if up := r.metric("auditferry_loki_up"); up != 0 {
 		r.Error("auditferry_loki_up is 1 while streams are refused")
