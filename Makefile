@@ -10,7 +10,7 @@ E2E      = go test -tags e2e -count=1 -v $(RACE)
 # Servers are built once for each state of their module.
 SERVERS := $(BIN)/loki $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kubectl
 
-.PHONY: help build demo test fuzz crash e2e lint bench image clean
+.PHONY: help build demo test fuzz crash faults e2e lint bench image clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ fuzz: ## All fuzz targets, for 10 minutes together; FUZZTIME=8h for a night
 
 crash: build ## 50 SIGKILLs under load, memory at first start, wrong usage, replay: the real binary, no Loki needed
 	$(E2E) -timeout 20m -run 'Crash|Memory|Usage|Stop|Replay' ./hack/e2e
+
+faults: build ## Everything that can go wrong, one at a time, and a table of what was lost; RUN='regexp' for some
+	go test -C hack/faults -tags e2e -count=1 $(RACE) -timeout 20m -parallel 6 -run 'TestFaults/$(RUN)'
 
 e2e: build $(SERVERS) ## Real Loki, etcd and kube-apiserver (the first build takes about twenty minutes)
 	$(E2E) -timeout 30m -run 'Corpus|Cluster|Checker|Limit|Letters' ./hack/e2e

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -22,6 +24,12 @@ type Agent struct {
 	Dir       string   // holds the positions file and agent.log; kept over restarts
 	Node      string   // --node
 	ExtraArgs []string // further flags
+
+	// Wrapper is a command that runs the program in its own place, as `env` and `unshare` do: the arguments that follow it are
+	// the program and its flags.
+	Wrapper []string
+	Env     []string             // added to the environment of the test
+	Attr    *syscall.SysProcAttr // user, namespaces
 
 	listen string // host:port of /metrics and /readyz, chosen at the first start
 	run    *process
@@ -44,7 +52,8 @@ func (a *Agent) Start() error {
 		"--node=" + a.Node,
 		"--listen-address=" + a.listen,
 	}, a.ExtraArgs...)
-	run, err := startProcess("auditferry", a.Binary, args, a.LogFile())
+	command := append(append(slices.Clone(a.Wrapper), a.Binary), args...)
+	run, err := startProcess("auditferry", command, a.LogFile(), a.Attr, a.Env...)
 	if err != nil {
 		return err
 	}
@@ -69,6 +78,17 @@ func (a *Agent) Stop(patience time.Duration) (int, error) {
 	a.peak = max(a.peak, a.run.peakRSS())
 	return a.run.terminate(patience)
 }
+
+// Signal sends a signal, such as SIGSTOP.
+func (a *Agent) Signal(s os.Signal) error {
+	if err := a.run.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("sending %s to auditferry: %w", s, err)
+	}
+	return nil
+}
+
+// PID is the process ID of the present run.
+func (a *Agent) PID() int { return a.run.cmd.Process.Pid }
 
 // Running gives nil while the agent runs, else an error with how it ended and where its log is.
 func (a *Agent) Running() error {

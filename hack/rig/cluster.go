@@ -130,7 +130,7 @@ func (c *Cluster) run(p **process, name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	*p, err = startProcess(name, binary, args, filepath.Join(c.Dir, name+".log"))
+	*p, err = startProcess(name, append([]string{binary}, args...), filepath.Join(c.Dir, name+".log"), nil)
 	return err
 }
 

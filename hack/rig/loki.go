@@ -41,7 +41,7 @@ func (l *Loki) Start(ctx context.Context) error {
 	if err := l.configure(config); err != nil {
 		return err
 	}
-	if l.run, err = startProcess("loki", binary, []string{"-config.file=" + config}, filepath.Join(l.Dir, "loki.log")); err != nil {
+	if l.run, err = startProcess("loki", []string{binary, "-config.file=" + config}, filepath.Join(l.Dir, "loki.log"), nil); err != nil {
 		return err
 	}
 	if err := l.run.waitReady(ctx, http.DefaultClient, l.URL()+"/ready", ""); err != nil {

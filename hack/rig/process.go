@@ -26,14 +26,15 @@ type process struct {
 	err  error // of Wait; valid once done is closed
 }
 
-// startProcess runs path with args, its output appended to the file log. The environment is the caller's plus env.
-func startProcess(name, path string, args []string, log string, env ...string) (*process, error) {
+// startProcess runs a command, its output appended to the file log. The environment is the caller's plus env.
+func startProcess(name string, command []string, log string, attr *syscall.SysProcAttr, env ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer out.Close()
-	cmd := exec.Command(path, args...)
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.SysProcAttr = attr
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), env...)
 	if err := cmd.Start(); err != nil {

@@ -75,6 +75,14 @@ func (w *Writer) keepPace(ctx context.Context) error {
 	}
 }
 
+// Rotate rotates the file, however small it is.
+func (w *Writer) Rotate() error {
+	if err := w.log.Rotate(); err != nil {
+		return fmt.Errorf("rotating the audit log: %w", err)
+	}
+	return nil
+}
+
 // Lines gives how many lines have been written.
 func (w *Writer) Lines() int { return int(w.lines.Load()) }
 

@@ -53,7 +53,7 @@ func (s *Server) keep(entries []Entry, reply Reply) {
 	if reply.Store == nil {
 		return
 	}
-	acked := reply.Status == http.StatusNoContent && !reply.Hang && !reply.Cut
+	acked := reply.Status == http.StatusNoContent && !reply.Hang && !reply.Cut && reply.Raw == ""
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range entries {

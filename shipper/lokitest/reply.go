@@ -29,6 +29,8 @@ type Reply struct {
 	Hang bool
 	// Cut closes the connection instead of an answer.
 	Cut bool
+	// Raw, if not empty, is sent as it is instead of an answer; then the connection is closed. HTTP/1 only.
+	Raw string
 }
 
 // All is a Reply.Store that stores every entry.
@@ -60,6 +62,9 @@ func Cut() Reply { return Reply{Cut: true} }
 
 // StoredCut stores everything and closes the connection: the client cannot know.
 func StoredCut() Reply { return Reply{Cut: true, Store: All} }
+
+// CutShort stores nothing, sends the beginning of an answer and closes the connection.
+func CutShort(beginning string) Reply { return Reply{Raw: beginning} }
 
 // After gives the reply once released is closed; it stores at once.
 func After(released <-chan struct{}, reply Reply) Reply {
@@ -97,7 +102,7 @@ func Sequence(replies ...Reply) func(Request) Reply {
 }
 
 func (r Reply) send(w http.ResponseWriter, request *http.Request) {
-	cut := r.Cut
+	cut := r.Cut || r.Raw != ""
 	switch {
 	case r.Hang:
 		<-request.Context().Done()
@@ -108,6 +113,9 @@ func (r Reply) send(w http.ResponseWriter, request *http.Request) {
 		case <-request.Context().Done():
 			cut = true
 		}
+	}
+	if r.Raw != "" {
+		sendRaw(w, r.Raw)
 	}
 	if cut {
 		panic(http.ErrAbortHandler) // net/http's way to close a connection; a return would be an answer, 200
@@ -124,4 +132,14 @@ func (r Reply) send(w http.ResponseWriter, request *http.Request) {
 	if r.Body != "" {
 		_, _ = io.WriteString(w, strings.TrimSuffix(r.Body, "\n")+"\n") // a client that has gone does not matter
 	}
+}
+
+// sendRaw writes text on the connection of w, past net/http, and closes it.
+func sendRaw(w http.ResponseWriter, text string) {
+	connection, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return // HTTP/2 has no text to send; the connection is closed all the same
+	}
+	_, _ = io.WriteString(connection, text) // a client that has gone does not matter
+	_ = connection.Close()
 }

@@ -123,6 +123,7 @@ func TestReplies(t *testing.T) {
 		{"Stored", Stored(500, "x"), 500, 2},
 		{"Cut", Cut(), 0, 0},
 		{"StoredCut", StoredCut(), 0, 2},
+		{"CutShort", CutShort("HTTP/1.1 204 No Content\r\nDa"), 0, 0},
 		{"RateLimited", RateLimited("3"), 429, 0},
 		{"After", After(released, OK()), 204, 2},
 	} {
