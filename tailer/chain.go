@@ -36,6 +36,7 @@ type chain struct {
 	changed time.Time
 	looked  time.Time
 	loss    *positions.Gap // what is missing before the next file to come
+	where   os.FileInfo    // the directory at the last look; nil if it was missing
 }
 
 // link is one file of the chain.
@@ -45,8 +46,8 @@ type link struct {
 	id    positions.Hash // zero until the first line is whole
 	gone  bool           // deleted from the directory
 
-	stands int64 // length at the last look
-	shrunk bool  // it was shorter at a look than at the one before: somebody truncated it
+	stands int64   // length at the last look
+	cuts   []int64 // lengths at looks after which it was shorter: somebody truncated it
 
 	length int64          // in unpacked bytes, as the survey found it
 	read   int64          // how far it was read when it was put away; reading goes on there
@@ -54,6 +55,8 @@ type link struct {
 	since  time.Time      // when that was
 	again  bool           // it was turned back to
 	torn   bool           // what it has after its last newline will not be completed any more
+	fresh  bool           // it came while a later file was in hand, and was not read yet
+	moved  bool           // the directory that it was in is not the present one
 	after  time.Time      // before its first line was written: when the file before it was rotated; zero if not known
 	loss   *positions.Gap // what is missing before it
 }
@@ -105,11 +108,23 @@ func (c *chain) scan(now time.Time) error {
 	defer c.mu.Unlock()
 	c.watchLength()
 	c.letGo(now)
-	if info, err := os.Stat(c.dir); err == nil && !c.changed.IsZero() && info.ModTime().Equal(c.changed) &&
+	info, err := os.Stat(c.dir)
+	c.stay(info)
+	if err == nil && !c.changed.IsZero() && info.ModTime().Equal(c.changed) &&
 		c.looked.Sub(c.changed) > settle {
 		return c.hold()
 	}
 	return c.refresh(now)
+}
+
+// stay notes whether the directory is still the one that it was at the last look; nil if it is missing.
+func (c *chain) stay(info os.FileInfo) {
+	if c.where != nil && (info == nil || !os.SameFile(c.where, info)) {
+		for _, l := range c.links {
+			l.moved = true
+		}
+	}
+	c.where = info
 }
 
 // refresh lists the directory until the chain agrees with it.
@@ -276,8 +291,15 @@ func (l *link) sameAs(id positions.Hash) bool {
 	return err == nil && fragment == id
 }
 
-// insert puts a new file among those ahead of which nothing was read yet.
+// insert puts a new file among those ahead of which nothing was read yet. If the active file is in hand already, it goes
+// before that, as one that is to be turned back to: logrotate has copied and truncated that file, and more than once.
 func (c *chain) insert(l *link) {
+	if c.at < len(c.links) && l.kind != active && c.links[c.at].kind == active && !c.links[c.at].gone {
+		l.fresh = true
+		c.links = slices.Insert(c.links, c.at, l)
+		c.at++
+		return
+	}
 	read := newest(c.links[:min(c.at+1, len(c.links))])
 	at := len(c.links)
 	for ; at > c.at+1; at-- {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/auditferry/auditferry/positions"
 )
@@ -23,6 +24,8 @@ type file struct {
 
 	unpacked *bufio.Reader // of a .gz, from its beginning on
 	offset   int64         // unpacked bytes read so far
+
+	known atomic.Int64 // bytes that it has on disk at the least, as far as was seen
 }
 
 // open opens the entry of a directory. What is opened may be another file than the listing saw, if a rotation came in
@@ -37,7 +40,9 @@ func (e *entry) open(dir string) (*file, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("looking at %s: %w", f.Name(), err)
 	}
-	return &file{gz: e.gz, f: f, info: info}, nil
+	opened := &file{gz: e.gz, f: f, info: info}
+	opened.known.Store(info.Size())
+	return opened, nil
 }
 
 func (f *file) close() { _ = f.f.Close() }
@@ -47,6 +52,9 @@ func (f *file) read(p []byte) (int, error) {
 	if !f.gz {
 		n, err := f.f.ReadAt(p, f.offset)
 		f.offset += int64(n)
+		if f.offset > f.known.Load() {
+			f.known.Store(f.offset)
+		}
 		if n > 0 && errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -165,13 +173,13 @@ func (f *file) size() int64 {
 	return int64(binary.LittleEndian.Uint32(tail[:]))
 }
 
-// stored is the length of the file as it lies on disk.
+// stored is the length of the file as it lies on disk. Some file systems (FUSE) tell, even of an open file, about what has
+// its name by now: then it is the length that is known.
 func (f *file) stored() int64 {
-	info, err := f.f.Stat()
-	if err != nil {
-		return 0 // fstat of an open file does not fail; a lag is the only use
+	if info, err := f.f.Stat(); err == nil && os.SameFile(info, f.info) {
+		f.known.Store(info.Size())
 	}
-	return info.Size()
+	return f.known.Load()
 }
 
 // end is how far the file was read, as it lies on disk.

@@ -52,7 +52,7 @@ func (c *chain) reopen(l *link) error {
 		}
 		l.file.close()
 	}
-	l.file, l.stands, l.shrunk = f, f.stored(), false
+	l.file, l.stands, l.cuts = f, f.stored(), nil
 	return nil
 }
 

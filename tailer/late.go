@@ -21,6 +21,8 @@ func (l *link) canGrow() bool {
 // grown is by how many bytes a file that was left has grown since.
 func (l *link) grown() int64 {
 	switch {
+	case l.fresh:
+		return max(1, l.unread())
 	case l.torn:
 		return l.left - l.read
 	case l.canGrow():
@@ -67,7 +69,7 @@ func (c *chain) turnBack(read int64) bool {
 // bring makes a file that was left the one in hand again.
 func (c *chain) bring(i int) {
 	l := c.links[i]
-	l.after, l.again = time.Time{}, true
+	l.after, l.again, l.fresh = time.Time{}, !l.fresh, false
 	c.links = slices.Delete(c.links, i, i+1)
 	c.at--
 	c.links = slices.Insert(c.links, c.at, l)

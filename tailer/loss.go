@@ -63,19 +63,24 @@ func (l *link) follows(done *link, pruned bool) {
 	}
 }
 
-// pruned reports whether the active file in hand went together with all older backups, as the writer deletes them.
+// pruned reports whether the active file in hand went together with all older backups, as the writer deletes them, and not
+// with the directory.
 func (c *chain) pruned() bool {
 	for _, l := range c.links[:c.at] {
 		if l.kind == timed && !l.gone {
 			return false
 		}
 	}
-	return c.links[c.at].kind == active && c.links[c.at].gone
+	l := c.links[c.at]
+	return l.kind == active && l.gone && !l.moved
 }
 
-// Hole reports whether an event of this time, as the first one of the line, shows that events are missing before it: the
-// line is the first of a file, and the file before it was rotated earlier. Then files came and went between two looks.
-func (l *Line) Hole(event time.Time) bool {
-	// A file that was rotated before its own first event saw the clock step back: nothing is known.
-	return !l.after.IsZero() && event.After(l.after) && (l.until.IsZero() || !event.After(l.until))
+// Hole takes the time of the first event of a line, and reports whether it shows that events are missing before it: the line
+// is the first of a file, and the file before it was rotated earlier. Then files came and went between two looks.
+func (t *Tailer) Hole(l *Line, event time.Time) bool {
+	if !l.until.IsZero() && event.After(l.until) {
+		// It was rotated before its own first event: the clock has stepped back, and among the backups names do not tell.
+		t.stepped = true
+	}
+	return !t.stepped && !l.after.IsZero() && event.After(l.after)
 }

@@ -3,6 +3,8 @@ package tailer
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -36,18 +38,17 @@ func TestFilesUnseen(t *testing.T) {
 	w.start(nil)
 	check := func(name string, line Line, event time.Time, want bool) {
 		t.Helper()
-		if got := line.Hole(event); got != want {
+		if got := w.tailer.Hole(&line, event); got != want {
 			t.Errorf("%s: hole %v, want %v", name, got, want)
 		}
 	}
 	l := w.nextLine()
-	check("first file", l, second.Add(time.Hour), false)
+	check("first file", l, first, false)
 	l = w.nextLine()
 	check("event that made room", l, first.Add(-time.Millisecond), false)
 	check("late event", l, first.Add(-time.Hour), false)
 	check("same millisecond", l, first.Add(900*time.Microsecond), false)
 	check("next file is missing", l, first.Add(50*time.Millisecond), true)
-	check("clock stepped back in this file", l, second.Add(time.Hour), false)
 	end := l.End
 	check("in the middle", w.nextLine(), second.Add(time.Hour), false)
 	l = w.nextLine()
@@ -56,6 +57,18 @@ func TestFilesUnseen(t *testing.T) {
 	w.start(&end)
 	check("in the middle after a restart", w.nextLine(), second.Add(time.Hour), false)
 	check("active file after a restart", w.nextLine(), second.Add(time.Hour), true)
+
+	// A file that was rotated before its own first event saw the clock step back: backups are not in the order of their names.
+	w.lines(1)
+	w.rotate()
+	w.lines(1)
+	w.start(nil)
+	check("clock stepped back in this file", w.nextLine(), first.Add(time.Hour), false)
+	check("after a step", w.nextLine(), second, false)
+	w.nextLine()
+	check("after a step, another file", w.nextLine(), second.Add(time.Second), false)
+	w.nextLine()
+	check("after a step, what is written now", w.nextLine(), second.Add(time.Hour), true)
 }
 
 // The file in hand and its successors were pruned between two looks, under names that nobody saw.
@@ -76,8 +89,28 @@ func TestPrunedUnseen(t *testing.T) {
 	}
 	w.look()
 	l := w.nextLine()
-	if now := time.Now(); l.Hole(now.Add(-time.Hour)) || !l.Hole(now.Add(time.Second)) {
-		t.Errorf("line %.30q: hole an hour ago %v, in a second %v", l.Bytes, l.Hole(now.Add(-time.Hour)), l.Hole(now.Add(time.Second)))
+	if now := time.Now(); w.tailer.Hole(&l, now.Add(-time.Hour)) || !w.tailer.Hole(&l, now.Add(time.Second)) {
+		t.Errorf("line %.30q: hole an hour ago %v, in a second %v", l.Bytes, w.tailer.Hole(&l, now.Add(-time.Hour)), w.tailer.Hole(&l, now.Add(time.Second)))
+	}
+
+	// The directory went with all, and there is another now: the apiserver wrote on to the file in hand.
+	w = newWorldAt(t, filepath.Join(t.TempDir(), "audit", "audit.log"))
+	w.clock = time.Now().Add(time.Hour)
+	w.ok(os.Mkdir(w.dir, 0o700))
+	w.lines(1)
+	w.start(nil)
+	w.look()
+	w.drain()
+	w.ok(os.RemoveAll(w.dir))
+	w.look()
+	w.ok(os.Mkdir(w.dir, 0o700))
+	w.closeOut()
+	w.lines(1)
+	w.rotate()
+	w.lines(1)
+	w.look()
+	if l := w.nextLine(); w.tailer.Hole(&l, time.Now().Add(time.Minute)) {
+		t.Errorf("a hole before %q, in a directory that was made anew", l.Bytes)
 	}
 
 	// An external rm is none: older backups stand.
@@ -91,7 +124,7 @@ func TestPrunedUnseen(t *testing.T) {
 	w.closeOut()
 	w.lines(1)
 	w.look()
-	if l := w.nextLine(); l.Hole(time.Now().Add(time.Hour)) {
+	if l := w.nextLine(); w.tailer.Hole(&l, time.Now().Add(time.Hour)) {
 		t.Errorf("a hole after %q, which was removed", a)
 	}
 }
@@ -127,6 +160,66 @@ func TestTruncationLoses(t *testing.T) {
 		}
 		w.reads(a[1:2], b) // one more had been fetched
 		w.gapsAre(positions.Gap{Reason: reasonTruncated, Bytes: 4 * 100_001})
+	}
+}
+
+// Truncated again and again while the reader waits: each copy is read, and what has none is lost.
+func TestTruncatedTwice(t *testing.T) {
+	for _, copied := range []bool{false, true} {
+		w := newWorld(t)
+		w.lines(1)
+		w.rotate()
+		big := strings.Repeat("big ", 100_000)
+		w.raw(big + "1\n" + big + "2\n")
+		w.start(nil)
+		w.look()
+		w.next(2)
+		w.copyTo("audit.log.1")
+		w.truncate()
+		w.look()
+		a := w.lines(3)
+		w.look()
+		w.shift()
+		if copied {
+			w.copyTo("audit.log.1")
+		}
+		w.truncate()
+		w.look()
+		b := w.lines(2)
+		w.look()
+		got := w.drain()
+		want := append([]string{big + "2"}, b...)
+		var gaps []positions.Gap
+		if copied {
+			want = append(want, a...)
+		} else {
+			gaps = append(gaps, positions.Gap{Reason: reasonTruncated, Bytes: int64(len(strings.Join(a, "")) + len(a))})
+		}
+		w.sameSet(got, want)
+		w.gapsAre(gaps...)
+		c := w.lines(1)
+		w.reads(c)
+		w.restart()
+		w.reads()
+	}
+}
+
+// After a truncation, the file does not follow the backup that it followed when it was made.
+func TestTruncationIsNoHole(t *testing.T) {
+	w := newWorld(t)
+	w.lines(1)
+	w.rotate()
+	w.lines(1)
+	w.start(nil)
+	w.look()
+	w.drain()
+	w.copyTo("audit.log.1")
+	w.truncate()
+	w.lines(1)
+	w.look()
+	l := w.nextLine()
+	if w.tailer.Hole(&l, w.clock.Add(time.Hour)) {
+		t.Errorf("a hole before %q", l.Bytes)
 	}
 }
 

@@ -47,7 +47,7 @@ type Line struct {
 	// Gap is what is missing before the line, nil if nothing is known to be. Its times are left to the caller.
 	Gap *positions.Gap
 
-	after, until time.Time // of the first line of a file: see Hole
+	after, until time.Time // of the first line of a file: see Tailer.Hole
 }
 
 // Tailer is one audit log path as an endless sequence of lines. Next is for one goroutine; Unread and
@@ -64,6 +64,7 @@ type Tailer struct {
 	first    bool               // the next line is the first of its file
 	loss     *positions.Gap     // what is missing before the next line
 	after    time.Time          // when the file before was rotated, for the first line
+	stepped  bool               // the clock stepped back while the backups were written
 	consumed atomic.Int64       // bytes of the file in hand that were handed over
 
 	wake chan struct{}
@@ -181,7 +182,7 @@ func (t *Tailer) read() (more bool, err error) {
 	}
 	t.loss = and(t.loss, t.chain.missed())
 	t.at.Name, t.at.Inode = name, now.inode()
-	if now.shrunk {
+	if len(now.cuts) > 0 {
 		return true, t.restart()
 	}
 	n, err := t.lines.fill(f.read)
@@ -211,7 +212,7 @@ func (t *Tailer) begin(l *link) {
 	if t.first = f.offset == 0; t.first {
 		t.at.FirstLine = positions.Hash{}
 	}
-	t.after = l.after
+	t.after, t.stepped = l.after, t.stepped && l.kind != active
 	t.at.Others = t.chain.begun()
 	t.at.Offset = f.offset
 	t.consumed.Store(f.offset)

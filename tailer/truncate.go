@@ -15,16 +15,16 @@ func (c *chain) watchLength() {
 			continue
 		}
 		length := l.file.stored()
-		if length < l.stands {
-			if i == 0 {
-				l.shrunk = true // the reader needs to know, and its identity to find the copy
-				continue
-			}
+		switch {
+		case length >= l.stands:
+		case i == 0: // the reader needs to know, and its identity to find the copy
+			l.cuts = append(l.cuts, l.stands)
+		default:
 			c.observer.truncated()
 			if c.copyOf(l) < 0 {
 				l.loss = and(l.loss, truncation(l.stands-l.read))
 			}
-			l.id, l.read = positions.Hash{}, 0
+			l.id, l.read, l.after = positions.Hash{}, 0, time.Time{}
 		}
 		l.stands = length
 	}
@@ -57,8 +57,8 @@ func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 	// The copy was whole before the truncation, and a look may not have seen it yet.
 	err = c.refresh(time.Now())
 	i := c.copyOf(l)
-	lost = truncation(l.stands - offset)
-	l.id, l.shrunk, l.stands, l.read = positions.Hash{}, false, l.file.stored(), 0
+	lost = truncation(c.cutOff(l, offset, i >= 0))
+	l.id, l.cuts, l.stands, l.read, l.after = positions.Hash{}, nil, l.file.stored(), 0, time.Time{}
 	if i < 0 {
 		return lost, err
 	}
@@ -75,6 +75,24 @@ func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 	if !between {
 		copied.file.rewind() // no copy of what was read: Loki drops what it has
 	}
-	copied.read = copied.file.offset
-	return nil, err
+	copied.read, copied.fresh = copied.file.offset, false
+	return lost, err
+}
+
+// cutOff is how many bytes of the file in hand were cut off that were not read and are in no copy. It may have been truncated
+// several times while the reader waited.
+func (c *chain) cutOff(l *link, offset int64, copied bool) (bytes int64) {
+	cuts := l.cuts
+	if len(cuts) == 0 { // the reader was first to see it
+		cuts = []int64{l.stands}
+	}
+	if !copied {
+		bytes = max(0, cuts[0]-offset)
+	}
+	for _, length := range cuts[1:] {
+		if !slices.ContainsFunc(c.links, func(p *link) bool { return p.fresh && p.stored() >= length }) {
+			bytes += length
+		}
+	}
+	return bytes
 }
