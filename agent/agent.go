@@ -90,7 +90,7 @@ func (f *follower) add(ctx context.Context, line tailer.Line) error {
 	begins := true // what is torn or glued was not written at once: the times of what comes after it tell nothing
 	at := f.each(line, f.end.EventTime, func(e audit.Entry) {
 		if err == nil && !e.Malformed {
-			err = f.tellGap(ctx, e, begins && f.tail.Hole(&line, e.Time))
+			err = f.tellGap(ctx, e, begins && f.tail.Hole(e.Time))
 		}
 		begins = false
 		f.fields = f.fields[:0]

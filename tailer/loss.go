@@ -75,12 +75,16 @@ func (c *chain) pruned() bool {
 	return l.kind == active && l.gone && !l.moved
 }
 
-// Hole takes the time of the first event of a line, and reports whether it shows that events are missing before it: the line
-// is the first of a file, and the file before it was rotated earlier. Then files came and went between two looks.
-func (t *Tailer) Hole(l *Line, event time.Time) bool {
-	if !l.until.IsZero() && event.After(l.until) {
+// Hole takes the time of the first event of the line that Next gave last, and reports whether it shows that events are missing
+// before it: the line is the first of a file, and the file before it was rotated earlier. Then files came and went between
+// two looks.
+func (t *Tailer) Hole(event time.Time) bool {
+	if !t.begins {
+		return false
+	}
+	if !t.until.IsZero() && event.After(t.until) {
 		// It was rotated before its own first event: the clock has stepped back, and among the backups names do not tell.
 		t.stepped = true
 	}
-	return !t.stepped && !l.after.IsZero() && event.After(l.after)
+	return !t.stepped && !t.after.IsZero() && event.After(t.after)
 }

@@ -258,8 +258,8 @@ func (m *writersModel) check(n int) {
 		if event, err = time.Parse(time.RFC3339Nano, s[:len(s)-7]); err != nil || l.Fragment {
 			m.Fatalf("a torn line %q", s)
 		}
-		if l.Gap != nil && !m.gapped || m.tailer.Hole(&l, event) {
-			m.Fatalf("a gap before %q: %+v, hole %v, after %v until %v%s", s, l.Gap, m.tailer.Hole(&l, event), l.after, l.until, m.chain())
+		if l.Gap != nil && !m.gapped || m.tailer.Hole(event) {
+			m.Fatalf("a gap before %q: %+v, hole %v, after %v until %v%s", s, l.Gap, m.tailer.Hole(event), m.tailer.after, m.tailer.until, m.chain())
 		}
 		if before := m.ends[len(m.ends)-1]; l.End.LSN <= before.LSN {
 			m.Fatalf("lsn %d after %d", l.End.LSN, before.LSN)

@@ -46,8 +46,6 @@ type Line struct {
 	Cut int64
 	// Gap is what is missing before the line, nil if nothing is known to be. Its times are left to the caller.
 	Gap *positions.Gap
-
-	after, until time.Time // of the first line of a file: see Tailer.Hole
 }
 
 // Tailer is one audit log path as an endless sequence of lines. Next is for one goroutine; Unread and
@@ -63,7 +61,9 @@ type Tailer struct {
 	final    bool               // the file in hand has stopped growing
 	first    bool               // the next line is the first of its file
 	loss     *positions.Gap     // what is missing before the next line
-	after    time.Time          // when the file before was rotated, for the first line
+	begins   bool               // the last line handed over was the first of its file
+	after    time.Time          // when the file before was rotated, if known
+	until    time.Time          // when this one was, if it was when it was begun
 	stepped  bool               // the clock stepped back while the backups were written
 	consumed atomic.Int64       // bytes of the file in hand that were handed over
 
@@ -261,10 +261,10 @@ func (t *Tailer) leave(err error) (line Line, ok bool) {
 func (t *Tailer) line(l rawLine, end int64) Line {
 	line := Line{Bytes: l.bytes, Cut: l.cut, Gap: t.loss}
 	t.loss = nil
-	if t.first {
+	if t.begins = t.first; t.begins {
 		t.first = false
 		t.at.FirstLine = l.id
-		line.after, line.until = t.after, t.chain.identified(l.id)
+		t.until = t.chain.identified(l.id)
 	}
 	n := l.hole + int64(len(l.bytes)) + l.cut + end
 	t.at.Offset += n
