@@ -36,6 +36,7 @@ type follower struct {
 	fields    []shipper.Field
 	end       positions.Position // after the newest line in the batch, or left out after it
 	gap       *positions.Gap     // before the next event, nil if there is none
+	last      time.Time          // of the last event; zero if there was none yet
 	sent      int64              // LSN of the end of the last batch sent
 
 	shipped, caughtUp bool // was told
@@ -93,6 +94,9 @@ func (f *follower) add(ctx context.Context, line tailer.Line) error {
 			err = f.tellGap(ctx, e, begins && f.tail.Hole(e.Time))
 		}
 		begins = false
+		if !e.Malformed {
+			f.last = e.Time
+		}
 		f.fields = f.fields[:0]
 		for _, field := range e.Metadata {
 			f.fields = append(f.fields, shipper.Field(field))
@@ -174,11 +178,11 @@ func (f *follower) send(ctx context.Context) error {
 func (f *follower) tell(entries int) {
 	if !f.shipped && entries > 0 {
 		f.shipped = true
-		f.logger.Info("Loki has acknowledged the first events", "path", f.path, "events", entries)
+		f.logger.Info("the first events are shipped", "path", f.path, "events", entries)
 	}
 	if !f.caughtUp && f.metrics.lag() == 0 {
 		f.caughtUp = true
-		f.logger.Info("caught up: all that is in the audit log is in Loki", "path", f.path)
+		f.logger.Info("caught up with the audit log", "path", f.path)
 	}
 }
 

@@ -51,7 +51,7 @@ type Config struct {
 
 // pushConfig is where and how to push, for the agent as for replay.
 type pushConfig struct {
-	LokiURL        string        `name:"loki-url" placeholder:"URL" group:"loki" help:"Loki: the server (http://loki:3100) or the full push URL. Required, but not for --dry-run."`
+	LokiURL        string        `name:"loki-url" placeholder:"URL" group:"loki" help:"Loki: the server (http://loki:3100) or the full push URL. Required to push."`
 	LokiTenantID   string        `name:"loki-tenant-id" placeholder:"ID" group:"loki" help:"Tenant, sent as X-Scope-OrgID."`
 	LokiHTTPConfig string        `name:"loki-http-config" placeholder:"FILE" group:"loki" help:"TLS, basic auth, bearer token, OAuth2, proxy and headers, in the format of Prometheus' http_config. Files that it names are read again when they change."`
 	LokiTimeout    time.Duration `name:"loki-timeout" default:"10s" placeholder:"TIME" group:"loki" help:"How long one push may take before it is tried again. Default: ${default}."`
@@ -209,6 +209,9 @@ func (c *Config) complete() error {
 	}
 	if c.PositionsFile == "" {
 		c.PositionsFile = defaultPositionsFile()
+		if !filepath.IsAbs(c.PositionsFile) {
+			return errors.New("--positions-file is missing, and there is no home directory ($HOME) to keep state in: name a file")
+		}
 	}
 	if c.DeadLetterFile == "" {
 		c.DeadLetterFile = filepath.Join(filepath.Dir(c.PositionsFile), "dead-letters.jsonl")

@@ -6,12 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
 	"maps"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -22,76 +17,6 @@ import (
 	"github.com/auditferry/auditferry/positions"
 	"github.com/auditferry/auditferry/tailer"
 )
-
-// checkConfig tries what serve needs, without following, pushing, or taking the positions away from an agent that runs.
-// It leaves nothing behind.
-func checkConfig(cfg *Config, stdout io.Writer) error {
-	if err := cfg.checkState(stdout); err != nil {
-		return err
-	}
-	if _, err := cfg.httpConfig(); err != nil {
-		return err
-	}
-	if cfg.LogFile != "" {
-		if err := tryWriting("--log-file", cfg.LogFile); err != nil {
-			return err
-		}
-	}
-	if cfg.ListenAddress != "" {
-		if _, err := net.ResolveTCPAddr("tcp", cfg.ListenAddress); err != nil {
-			return fmt.Errorf("--listen-address: %w", err)
-		}
-	}
-	quiet := slog.New(slog.DiscardHandler)
-	for _, path := range cfg.AuditLogPath {
-		tail, err := tailer.New(cfg.tail(path, tailer.Start{}, quiet, nil), nil)
-		if err != nil {
-			return explain(err)
-		}
-		tail.Close()
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			fmt.Fprintf(stdout, "%s does not exist yet: the agent would wait for it\n", path)
-			if !isDir(filepath.Dir(path)) {
-				fmt.Fprintf(stdout, "nor does its directory: is the path right?\n")
-			}
-		}
-	}
-	fmt.Fprintln(stdout, "the configuration is fine")
-	return nil
-}
-
-// checkState tries where positions and dead letters go.
-func (c *Config) checkState(stdout io.Writer) error {
-	made := "" // a directory that the agent would make
-	if dir := filepath.Dir(c.PositionsFile); c.PositionsFile == defaultPositionsFile() && !isDir(dir) {
-		made = dir
-		fmt.Fprintf(stdout, "%s does not exist yet: the agent would make it\n", dir)
-	} else if err := tryWriting("--positions-file", c.PositionsFile); err != nil {
-		return err
-	}
-	if filepath.Dir(c.DeadLetterFile) == made {
-		return nil
-	}
-	return tryWriting("--dead-letter-file", c.DeadLetterFile)
-}
-
-// tryWriting says why a file cannot be made beside path.
-func tryWriting(flag, path string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".auditferry-check-*")
-	if err != nil {
-		return fmt.Errorf("%s=%s: its directory must exist and be writable: %w", flag, path, err)
-	}
-	_ = f.Close()
-	if err := os.Remove(f.Name()); err != nil {
-		return fmt.Errorf("%s=%s: %w", flag, path, err)
-	}
-	return nil
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
 
 // dryRun reads what is there now and prints what would be pushed of it.
 func dryRun(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {

@@ -59,7 +59,7 @@ func (f *follower) tellGap(ctx context.Context, e audit.Entry, hole bool) error 
 		f.missed(positions.Gap{Reason: gap.Reason}) // what came after it then is gone as well by now
 	}
 	gap := *f.gap
-	gap.Last, gap.First = f.end.EventTime, e.Time
+	gap.Last, gap.First = f.last, e.Time
 	if err := f.keepGap(ctx, gap); err != nil {
 		return err
 	}
@@ -95,8 +95,14 @@ func (f *follower) addGap(gap positions.Gap) error {
 		return fmt.Errorf("writing the entry for a gap: %w", err)
 	}
 	f.metrics.gaps.Inc()
-	f.logger.Error("gap: events are missing in the audit log", "path", f.path, "reason", gap.Reason,
-		"last_event", gap.Last, "first_event", gap.First, "files", gap.Files, "bytes", gap.Bytes)
+	known := []any{"path", f.path, "reason", gap.Reason, "first_event", gap.First}
+	if text.Last != nil {
+		known = append(known, "last_event", gap.Last)
+	}
+	if gap.Files+int(gap.Bytes) > 0 {
+		known = append(known, "files", gap.Files, "bytes", gap.Bytes)
+	}
+	f.logger.Error("gap: events are missing in the audit log", known...)
 	f.push(shipper.Entry{Stream: f.gapStream, Time: gap.First, Line: line,
 		Metadata: []shipper.Field{{Name: "detected_level", Value: []byte("error")}}})
 	return nil

@@ -88,8 +88,8 @@ func TestGapOfALostFile(t *testing.T) {
 	n.wantOthers(append(events(0, 10), events(20, 30)...))
 	n.wantGaps(n.gapText("position_file_gone", 9, 20, ""))
 	for _, e := range n.loki.Entries() {
-		if e.Stream == gapStream && !e.Time.Equal(timeOf(t, 20)) {
-			t.Errorf("the gap is at %v, want the time of the event after it", e.Time)
+		if e.Stream == gapStream && (!e.Time.Equal(timeOf(t, 20)) || e.Metadata[0] != (lokitest.Field{Name: "detected_level", Value: "error"})) {
+			t.Errorf("the gap is at %v with %v, want the time of the event after it, as an error", e.Time, e.Metadata)
 		}
 	}
 }
@@ -156,6 +156,94 @@ func TestGapIsToldOnce(t *testing.T) {
 		}
 		n.stopped()
 	}
+}
+
+// A gap is kept before it is told: after a crash, the files that told how it came about may be gone as well.
+func TestGapIsKept(t *testing.T) {
+	n := newNode(t)
+	n.loki.Answer(func(r lokitest.Request) lokitest.Reply {
+		if r.Number > 1 {
+			return lokitest.Hang() // until the files are gone
+		}
+		return lokitest.OK()
+	})
+	args := []string{"--shutdown-timeout=0s", "--loki-timeout=100ms", "--hold-deleted=0", "--batch-size=1KiB"}
+	n.write("audit.log", events(0, 1)...)
+	n.start(args...)
+	n.wantLines(events(0, 1))
+	n.write("audit.log", events(1, 30)...) // more than is in flight, so this file stays in hand
+	n.until("the reader waits for Loki", func() bool { return n.loki.Requests() > 2 })
+	names := []string{"audit-2026-11-23T20-00-01.000.log", "audit-2026-11-23T20-00-02.000.log", "audit-2026-11-23T20-00-03.000.log"}
+	for i, name := range names {
+		n.rename("audit.log", name)
+		n.write("audit.log", events(100*(i+1), 100*(i+1)+5)...)
+		n.until(name+" is seen", func() bool { return n.open(name) && n.open("audit.log") })
+	}
+	n.remove(names[1])
+	n.remove(names[2])
+	n.until("they are given up", func() bool { return !n.open(names[1]) && !n.open(names[2]) })
+	n.loki.Answer(func(r lokitest.Request) lokitest.Reply {
+		if slices.ContainsFunc(r.Entries, func(e lokitest.Entry) bool { return e.Stream == gapStream }) {
+			return lokitest.StoredCut()
+		}
+		return lokitest.OK()
+	})
+	size := 0
+	for _, e := range append(events(100, 105), events(200, 205)...) {
+		size += len(e) + 1
+	}
+	want := n.gapText("deleted_unread", 29, 300, fmt.Sprintf(`,"lost_files":2,"lost_bytes":%d`, size))
+	n.wantGaps(want)
+	n.stopped()
+	n.remove(names[0])
+	arrived := n.loki.Arrivals()
+	n.loki.Answer(nil)
+	n.start(args...)
+	n.wantOthers(append(events(0, 30), events(300, 305)...))
+	n.wantGaps(want)
+	if n.loki.Arrivals() < arrived+2 {
+		t.Error("the gap did not arrive again: the test tests nothing")
+	}
+}
+
+// rename is what a rotation does.
+func (n *node) rename(from, to string) {
+	n.t.Helper()
+	if err := os.Rename(n.path(from), n.path(to)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// open reports whether this process has a file of the node open, deleted or not.
+func (n *node) open(name string) bool {
+	n.t.Helper()
+	descriptors, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, d := range descriptors {
+		target, _ := os.Readlink("/proc/self/fd/" + d.Name()) // it may be closed by now
+		if strings.TrimSuffix(target, " (deleted)") == n.path(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// A file that goes before anything of it was acknowledged is missed all the same. Nothing says then when the last event was.
+func TestGapBeforeTheFirstAcknowledgement(t *testing.T) {
+	n := newNode(t)
+	n.loki.Answer(func(lokitest.Request) lokitest.Reply { return lokitest.Hang() })
+	n.write("audit.log", events(0, 10)...)
+	n.start("--shutdown-timeout=0s")
+	n.until("a push", func() bool { return n.loki.Requests() > 0 })
+	n.stopped()
+	n.remove("audit.log")
+	n.write("audit.log", events(20, 25)...)
+	n.loki.Answer(nil)
+	n.start()
+	n.wantOthers(events(20, 25))
+	n.wantGaps(fmt.Sprintf(`{"gap":"position_file_gone","node":"n1","path":%q,"first_event":"2026-11-23T20:00:00.00002Z"}`, n.path("audit.log")))
 }
 
 // timeOf is the time of an event.

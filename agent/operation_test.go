@@ -133,7 +133,11 @@ func TestCheckConfig(t *testing.T) {
 	if code := run(t.Context(), n.flags("--check-config"), &stdout, &stderr); code != exitOK || !strings.Contains(stdout.String(), "does not exist yet") {
 		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
 	}
+	dir := t.TempDir()
 	for _, wrong := range []string{
+		"--positions-file=" + dir, "--dead-letter-file=" + dir,
+		"--loki-http-config=" + write(t, "basic_auth: {username: a, password_file: /no/such/password}\n"),
+		"--loki-http-config=" + write(t, "tls_config: {ca_file: /no/such/ca}\n"),
 		"--positions-file=/no/such/dir/p", "--dead-letter-file=/no/such/dir/d", "--log-file=/no/such/dir/l",
 		"--listen-address=127.0.0.1:99999", "--loki-http-config=/no/such/file",
 	} {

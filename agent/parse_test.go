@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,4 +176,17 @@ func write(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// Without a home directory, state must not land wherever the agent was started.
+func TestNoHome(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root keeps its state elsewhere")
+	}
+	for _, name := range []string{"HOME", "XDG_STATE_HOME", "STATE_DIRECTORY"} {
+		t.Setenv(name, "")
+	}
+	if _, _, err := parse(least, io.Discard); err == nil || !strings.Contains(err.Error(), "--positions-file") {
+		t.Errorf("error %v", err)
+	}
 }

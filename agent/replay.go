@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -54,25 +53,20 @@ func parseReplay(args []string, stdout io.Writer) (*Config, error) {
 }
 
 // replay pushes the letters of one file after the other, and says on stdout what became of each. Nothing is touched before
-// all files and the configuration have been looked at.
+// all files and the configuration have been looked at. Of several files, those without a letter are passed over: a replay
+// before may have left them.
 func replay(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {
 	logger, closeLog, err := newLogger(cfg, stderr)
 	if err != nil {
 		return err
 	}
 	defer closeLog()
-	for _, path := range cfg.replay.Files {
-		if err := shipper.CheckLetters(path); err != nil {
-			return err
-		}
-		client, err := replayClient(cfg, path, slog.New(slog.DiscardHandler), nil)
-		if err != nil {
-			return err
-		}
-		client.Close()
+	files, empty, err := lettersIn(cfg)
+	if err != nil {
+		return err
 	}
 	left := 0
-	for _, path := range cfg.replay.Files {
+	for _, path := range files {
 		result, err := replayFile(ctx, cfg, path, logger)
 		if err != nil {
 			return err
@@ -81,9 +75,30 @@ func replay(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {
 		left += result.left()
 	}
 	if left > 0 {
-		return fmt.Errorf("not all dead letters were taken: %d are left", left)
+		empty = append(empty, fmt.Errorf("not all dead letters were taken: %d are left", left))
 	}
-	return nil
+	return errors.Join(empty...)
+}
+
+// lettersIn gives the files that have letters to replay, and an error for each of the others.
+func lettersIn(cfg *Config) (files []string, empty []error, err error) {
+	for _, path := range cfg.replay.Files {
+		err := shipper.CheckLetters(path)
+		if errors.Is(err, shipper.ErrNoLetters) {
+			empty = append(empty, err)
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		client, err := replayClient(cfg, path, slog.New(slog.DiscardHandler), nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		client.Close()
+		files = append(files, path)
+	}
+	return files, empty, nil
 }
 
 // replayClient makes a client that pushes letters; those that are refused again go to a file of the replay's own. It may grow
@@ -134,13 +149,8 @@ func replayFile(ctx context.Context, cfg *Config, path string, logger *slog.Logg
 	return result, nil
 }
 
-// maxApart is how far apart the times of entries may be that are pushed at the same time. Those that are pushed at the same
-// time arrive in any order, and Loki refuses what is an hour behind the newest entry of its stream.
-const maxApart = 30 * time.Minute
-
 // pushLetters pushes all letters, and returns when they are acknowledged, or ctx has ended.
 func pushLetters(ctx context.Context, queue *shipper.Queue, letters *shipper.Letters, batchSize int) error {
-	var oldest, newest time.Time
 	batch := queue.Batch()
 	for {
 		e, err := letters.Next()
@@ -148,19 +158,11 @@ func pushLetters(ctx context.Context, queue *shipper.Queue, letters *shipper.Let
 			return errors.Join(err, queue.Drain(ctx))
 		}
 		last := err != nil
-		if batch.Len() == 0 || e.Time.Before(oldest) {
-			oldest = e.Time
-		}
-		if batch.Len() == 0 || e.Time.After(newest) {
-			newest = e.Time
-		}
-		full := batch.Bytes()+len(e.Line) > batchSize || newest.Sub(oldest) > maxApart
-		if batch.Len() > 0 && (last || full) {
+		if batch.Len() > 0 && (last || batch.Bytes()+len(e.Line) > batchSize) {
 			if err := queue.Send(ctx, batch, func() {}); err != nil {
 				return errors.Join(err, queue.Drain(ctx))
 			}
 			batch = queue.Batch()
-			oldest, newest = e.Time, e.Time
 		}
 		if last {
 			return queue.Drain(ctx)

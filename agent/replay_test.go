@@ -315,7 +315,7 @@ func TestReplayUsedWronglyTouchesNothing(t *testing.T) {
 		{"unknown key", []string{"--config=" + file, letters}, exitUsage, []string{file + ":1", "add-lable"}},
 		{"missing", []string{letters, n.path("absent")}, exitFailure, []string{"absent", "no such file"}},
 		{"directory", []string{letters, n.dir}, exitFailure, []string{n.dir, "not a file"}},
-		{"empty", []string{letters, empty}, exitFailure, []string{empty, "empty"}},
+		{"empty", []string{empty}, exitFailure, []string{empty, "empty"}},
 		{"audit log", []string{letters, n.path("audit.log")}, exitFailure, []string{"audit.log", "not a dead-letter file"}},
 		{"HTTP configuration", []string{"--loki-http-config=" + n.path("absent"), letters}, exitFailure, []string{"--loki-http-config", "absent"}},
 		{"a certificate that is missing", []string{"--loki-http-config=" + write(t, "tls_config: {ca_file: /no/such/ca}\n"), letters}, exitFailure, []string{"/no/such/ca"}},
@@ -334,6 +334,26 @@ func TestReplayUsedWronglyTouchesNothing(t *testing.T) {
 				t.Errorf("there were %v, there are %v", before, after)
 			}
 		})
+	}
+}
+
+// Files that have nothing, as a replay or a full disk leaves them, do not keep the others of a glob from being replayed.
+func TestReplayPassesOverFilesWithoutLetters(t *testing.T) {
+	n, letters := deadNode(t)
+	empty, torn := n.path("dead-letters-2026-11-23T20-00-00.000.jsonl"), n.path("dead-letters-2026-11-23T20-00-00.000-ABCDEF.jsonl")
+	for path, text := range map[string]string{empty: "", torn: `{"time":"2026`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, stdout, stderr := n.replay(empty, torn, letters)
+	if code != exitFailure || stdout != letters+": 5 taken\n" || !strings.Contains(stderr, empty) || !strings.Contains(stderr, torn) {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	for _, path := range []string{empty, torn} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

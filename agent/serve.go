@@ -183,7 +183,9 @@ func (a *agent) follow(path string) (*follower, error) {
 		}
 	}
 	f.gap = f.end.Gap
-	if !f.end.Identified() {
+	if f.end.LSN > 0 {
+		f.last = f.end.EventTime
+	} else {
 		f.since = start.Since
 	}
 	f.sent = f.end.LSN

@@ -170,7 +170,8 @@ func merge(a, b map[string]Position) map[string]Position {
 	merged := make(map[string]Position, len(a))
 	for _, paths := range []map[string]Position{a, b} {
 		for path, p := range paths {
-			if before, ok := merged[path]; !ok || p.LSN > before.LSN {
+			before, ok := merged[path]
+			if !ok || p.LSN > before.LSN || p.LSN == before.LSN && before.Gap == nil { // a gap was found after the position
 				merged[path] = p
 			}
 		}

@@ -206,3 +206,15 @@ func TestOpenTwiceOnOneRegistry(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+// A gap is found after the position that it belongs to, at the same lsn: the file that has it is the newer one.
+func TestGapIsNewerThanItsPosition(t *testing.T) {
+	without, with := at(pathA, 50), at(pathA, 50)
+	without.Gap = nil
+	for _, files := range [][]Position{{without, with}, {with, without}} {
+		got := merge(map[string]Position{pathA: files[0]}, map[string]Position{pathA: files[1]})
+		if !got[pathA].Equal(with) {
+			t.Errorf("of %+v, %+v counts", files, got[pathA])
+		}
+	}
+}

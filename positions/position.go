@@ -89,5 +89,5 @@ func (g *Gap) equal(o *Gap) bool {
 	return g.Reason == o.Reason && g.Last.Equal(o.Last) && g.First.Equal(o.First) && g.Files == o.Files && g.Bytes == o.Bytes
 }
 
-// Identified reports whether the position names a file, that is, whether anything was acknowledged before it.
+// Identified reports whether the position names a file.
 func (p Position) Identified() bool { return p.FirstLine != Hash{} }

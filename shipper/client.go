@@ -118,11 +118,10 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("the HTTP client for Loki: %w", err)
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	m, err := newMetrics(cfg.Registerer)
+	m, err := newMetrics(cfg.Registerer, letters.size)
 	if err != nil {
 		return nil, err
 	}
-	m.deadLetterBytes.Set(float64(letters.size()))
 	roll := newRoll()
 	roll.doubtAll = cfg.EveryStreamAlone
 	return &Client{

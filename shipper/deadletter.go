@@ -57,7 +57,7 @@ func textOrBytes(s string) (string, []byte) {
 }
 
 // errDeadLettersFull stops an entry at the limit of the dead-letter files.
-var errDeadLettersFull = errors.New("the dead-letter files are full: move them away, or raise --dead-letter-max-size")
+var errDeadLettersFull = errors.New("the dead-letter files are full: replay them (auditferry replay), move them away, or raise --dead-letter-max-size")
 
 // minRotated keeps rotations apart: the names that lumberjack gives differ by the millisecond.
 const minRotated = 1 << 20

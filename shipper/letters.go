@@ -51,6 +51,9 @@ func besides(path string, now time.Time) (name string, rotated bool) {
 	return dir + stem + now.UTC().Format("-2006-01-02T15-04-05.000-") + rand.Text()[:6] + ext, rotated
 }
 
+// ErrNoLetters is wrapped by what CheckLetters returns for a dead-letter file that has no whole letter in it.
+var ErrNoLetters = errors.New("there is nothing to replay")
+
 // CheckLetters says why path cannot be replayed: it is no file, cannot be read, or has no dead letter in it.
 func CheckLetters(path string) error {
 	info, err := os.Stat(path) // first: opening a pipe would wait
@@ -61,7 +64,7 @@ func CheckLetters(path string) error {
 		return fmt.Errorf("%s is not a file", path)
 	}
 	if info.Size() == 0 {
-		return fmt.Errorf("%s is empty: there is nothing to replay", path)
+		return fmt.Errorf("%s is empty: %w", path, ErrNoLetters)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -71,6 +74,9 @@ func CheckLetters(path string) error {
 	r := newLetterReader(f)
 	_, err = r.next()
 	if errors.Is(err, io.EOF) && r.late == 0 {
+		if _, rotated := besides(path, time.Now()); rotated { // what a replay has left
+			return fmt.Errorf("none of the lines of %s is a whole dead letter: %w", path, ErrNoLetters)
+		}
 		return fmt.Errorf("%s is not a dead-letter file: none of its lines is a dead letter", path)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -178,9 +184,7 @@ func (l *Letters) Settle() error {
 	if err := os.Remove(l.Path); err != nil {
 		return fmt.Errorf("all is replayed, but the file stays: %w", err)
 	}
-	if err := syncDir(l.Path); err != nil {
-		return fmt.Errorf("deleting %s: %w", l.Path, err)
-	}
+	_ = syncDir(l.Path) // without it, a power failure can bring the file back: replayed again, Loki drops it
 	return nil
 }
 

@@ -121,7 +121,7 @@ func TestWhatCannotBeTakenIsNotTouched(t *testing.T) {
 		{"missing", "no such file", func(_ *testing.T, dir string) string { return filepath.Join(dir, "absent.jsonl") }},
 		{"directory", "is not a file", func(_ *testing.T, dir string) string { return dir }},
 		{"empty", "is empty", func(t *testing.T, dir string) string { return write(t, filepath.Join(dir, "a.jsonl"), "") }},
-		{"only a torn letter", "none of its lines", func(t *testing.T, dir string) string {
+		{"only a torn letter", "not a dead-letter file", func(t *testing.T, dir string) string {
 			return write(t, filepath.Join(dir, "a.jsonl"), good[:50])
 		}},
 		{"audit log", "not a dead-letter file", func(t *testing.T, dir string) string {

@@ -9,20 +9,19 @@ import (
 
 // metrics are those of a client; README and dashboards name them, so a change here is a change there.
 type metrics struct {
-	pushes          *prometheus.CounterVec
-	duration        prometheus.Histogram
-	retries         prometheus.Counter
-	paced           prometheus.Counter
-	sentEntries     prometheus.Counter
-	sentBytes       prometheus.Counter
-	packedBytes     prometheus.Counter
-	inFlight        prometheus.Gauge
-	dropped         *prometheus.CounterVec
-	lokiUp          prometheus.Gauge
-	deadLetterBytes prometheus.Gauge
+	pushes      *prometheus.CounterVec
+	duration    prometheus.Histogram
+	retries     prometheus.Counter
+	paced       prometheus.Counter
+	sentEntries prometheus.Counter
+	sentBytes   prometheus.Counter
+	packedBytes prometheus.Counter
+	inFlight    prometheus.Gauge
+	dropped     *prometheus.CounterVec
+	lokiUp      prometheus.Gauge
 }
 
-func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, deadLetters func() int64) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "auditferry", Name: name, Help: help})
 	}
@@ -42,8 +41,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		inFlight:    gauge("inflight_pushes", "Requests to Loki that wait for an answer."),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "auditferry", Name: "dropped_entries_total",
 			Help: "Entries that Loki refused for good; they lie in the dead-letter file."}, []string{"reason"}),
-		lokiUp:          gauge("loki_up", "1 while pushes go through, 0 while they do not."),
-		deadLetterBytes: gauge("dead_letter_bytes", "Size of the dead-letter file and its rotated ones."),
+		lokiUp: gauge("loki_up", "1 while pushes go through, 0 while they do not."),
 	}
 	m.lokiUp.Set(1)
 	for _, reason := range reasons {
@@ -52,8 +50,10 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	if registerer == nil {
 		return m, nil
 	}
+	deadLetterBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "auditferry", Name: "dead_letter_bytes",
+		Help: "Size of the dead-letter file and its rotated ones."}, func() float64 { return float64(deadLetters()) })
 	for _, c := range []prometheus.Collector{m.pushes, m.duration, m.retries, m.paced, m.sentEntries, m.sentBytes, m.packedBytes,
-		m.inFlight, m.dropped, m.lokiUp, m.deadLetterBytes} {
+		m.inFlight, m.dropped, m.lokiUp, deadLetterBytes} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of pushes: %w", err)
 		}

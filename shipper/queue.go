@@ -165,7 +165,7 @@ func (q *Queue) giveUp() error {
 	if len(q.pending) == 0 {
 		return nil // the last one was acknowledged in the meantime
 	}
-	return fmt.Errorf("%w: %d batches of %s are not acknowledged", ErrAbandoned, len(q.pending), q.name)
+	return fmt.Errorf("%w: batches not acknowledged: %d", ErrAbandoned, len(q.pending))
 }
 
 // deliver pushes one batch to its end and acknowledges what is due.
@@ -176,7 +176,7 @@ func (q *Queue) deliver(s *sent) {
 	}
 	q.order.Lock()
 	defer q.order.Unlock()
-	q.stretch.note(q.client.cfg.Logger, q.name, d.refused, s.batch.Len())
+	q.stretch.note(q.client.cfg.Logger.With("path", q.name, "dead_letters", q.client.cfg.DeadLetterFile), d.refused, s.batch.Len())
 	s.settled = true
 	for len(q.pending) > 0 && q.pending[0].settled {
 		head := q.pending[0]
@@ -206,10 +206,10 @@ type refusedStretch struct {
 	flooded bool
 }
 
-func (s *refusedStretch) note(log *slog.Logger, queue string, r refusedEntries, batch int) {
+func (s *refusedStretch) note(log *slog.Logger, r refusedEntries, batch int) {
 	if r.count == 0 {
 		if s.entries > 0 {
-			log.Info("Loki refuses no entries any more", "path", queue, "refused", s.entries)
+			log.Info("the last batch had no entry that Loki refuses", "refused_before", s.entries)
 		}
 		*s = refusedStretch{}
 		return
@@ -223,9 +223,9 @@ func (s *refusedStretch) note(log *slog.Logger, queue string, r refusedEntries, 
 	case !s.flooded && r.count == batch && batch >= flood && !r.mixed:
 		s.flooded = true
 		log.Error("Loki refuses every entry of a batch; they go to the dead-letter file until it is full",
-			"path", queue, "entries", r.count, "reason", r.reason, "answer", r.words)
+			"entries", r.count, "reason", r.reason, "answer", r.words)
 	case first:
-		log.Warn("Loki refuses entries; they are in the dead-letter file",
-			"path", queue, "entries", r.count, "reason", r.reason, "answer", r.words)
+		log.Warn("Loki refuses entries; they are in the dead-letter file, for auditferry replay",
+			"entries", r.count, "reason", r.reason, "answer", r.words)
 	}
 }

@@ -167,7 +167,7 @@ func TestDrainGivesUp(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := r.queue.Drain(ended)
-	if !errors.Is(err, ErrAbandoned) || !strings.Contains(err.Error(), "2 batches of audit.log") {
+	if !errors.Is(err, ErrAbandoned) || !strings.Contains(err.Error(), "batches not acknowledged: 2") {
 		t.Errorf("Drain: %v", err)
 	}
 	if !slices.Equal(acked, []string{"a"}) {

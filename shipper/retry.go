@@ -255,7 +255,6 @@ func (d *delivery) bury(i int, a answer) error {
 	}
 	letter := newDeadLetter(c.now(), labels, d.batch.grouped[i], a)
 	err := c.letters.write(letter)
-	c.metrics.deadLetterBytes.Set(float64(c.letters.size()))
 	if err != nil {
 		return err
 	}

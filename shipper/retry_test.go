@@ -196,10 +196,10 @@ func TestRefusalsAreLoggedByStretch(t *testing.T) {
 	r.send(tens...)
 	r.send("a")
 	r.send("b")
-	if r.log.count("level=WARN") != 1 || r.log.count("level=ERROR") != 1 || r.log.count("Loki refuses no entries any more") != 1 {
+	if r.log.count("level=WARN") != 1 || r.log.count("level=ERROR") != 1 || r.log.count("the last batch had no entry that Loki refuses") != 1 {
 		t.Errorf("log:\n%s", r.log.buf.String())
 	}
-	if r.log.count("refused=22") != 1 || r.log.count("has timestamp too old") != 2 {
+	if r.log.count("refused_before=22") != 1 || r.log.count("has timestamp too old") != 2 {
 		t.Errorf("log:\n%s", r.log.buf.String())
 	}
 	if r.log.count("bad") != 0 {

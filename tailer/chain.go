@@ -30,8 +30,8 @@ type chain struct {
 	at      int // index of the one in hand; len(links) is 0 as long as the path has no file
 	changed time.Time
 	looked  time.Time
-	loss    *positions.Gap // what is missing before the next file to come
-	where   os.FileInfo    // the directory at the last look; nil if it was missing
+	lost    pending
+	where   os.FileInfo // the directory at the last look; nil if it was missing
 }
 
 // scan looks at the directory and holds what is new. When nothing has changed it costs one stat, and one of the active

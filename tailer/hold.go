@@ -59,26 +59,48 @@ func (c *chain) reopen(l *link) error {
 // limitGone lets go of the oldest deleted files ahead when all of them together take more of the disk than allowed.
 func (c *chain) limitGone() {
 	var sum int64
-	for i := len(c.links) - 1; i > c.at; i-- {
-		l := c.links[i]
+	for _, l := range slices.Backward(c.links[min(c.at+1, len(c.links)):]) {
 		if !l.gone {
 			continue
 		}
 		if sum += l.stored(); sum > c.maxGone {
-			c.lose(l, "deleted, and more than may be held open waits to be read")
-			l.file.close()
-			c.links = slices.Delete(c.links, i, i+1)
-			if i < len(c.links) {
-				c.links[i].loss, c.loss = and(c.loss, c.links[i].loss), nil
-			}
+			l.excess = true
 		}
 	}
+	if sum <= c.maxGone {
+		return
+	}
+	c.follow()
+	c.links = slices.DeleteFunc(c.links, c.dropExcess)
+}
+
+// dropExcess lets go of a file that is too much to hold.
+func (c *chain) dropExcess(l *link) bool {
+	if !l.excess {
+		if slices.Index(c.links, l) >= c.at {
+			c.kept(l)
+		}
+		return false
+	}
+	c.lose(l, "deleted, and more than may be held open waits to be read")
+	l.file.close()
+	return true
 }
 
 // close lets go of every file.
 func (c *chain) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	files, bytes := 0, int64(0)
+	for i, l := range c.links[min(c.at, len(c.links)):] {
+		if n := l.unread() - l.read; l.gone && l.file != nil && (i > 0 || n > l.file.offset-l.read) {
+			files++
+			bytes += n
+		}
+	}
+	if files > 0 {
+		c.observer.givenUp(files, bytes)
+	}
 	c.release()
 }
 

@@ -24,6 +24,7 @@ type link struct {
 	again  bool           // it was turned back to
 	torn   bool           // what it has after its last newline will not be completed any more
 	fresh  bool           // it came while a later file was in hand, and was not read yet
+	excess bool           // it is deleted, and too much is held
 	moved  bool           // the directory that it was in is not the present one
 	after  time.Time      // before its first line was written: when the file before it was rotated; zero if not known
 	loss   *positions.Gap // what is missing before it

@@ -1,6 +1,7 @@
 package tailer
 
 import (
+	"slices"
 	"time"
 
 	"github.com/auditferry/auditferry/positions"
@@ -25,10 +26,56 @@ func and(a, b *positions.Gap) *positions.Gap {
 	return &positions.Gap{Reason: a.Reason, Files: a.Files + b.Files, Bytes: a.Bytes + b.Bytes}
 }
 
-// lose notes that a file ahead is gone that was not read: it is missing before the next one.
+// pending is what was lost at the end of the chain: it is missing before the next file to come.
+type pending struct {
+	gap    *positions.Gap
+	behind *link // the file before it, if that was not read to its end; else the next file is the next one
+	passed bool  // forget has come past that file
+}
+
+// follow begins a walk over the files from the one in hand on.
+func (c *chain) follow() {
+	c.lost.passed = !slices.Contains(c.links[min(c.at, len(c.links)):], c.lost.behind)
+}
+
+// lose notes that a file on the walk is gone that was not read: it is missing before the next one that is kept.
 func (c *chain) lose(l *link, why string) {
-	c.observer.lost(l, why)
-	c.loss = and(c.loss, and(l.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: l.stored()}))
+	bytes := l.stored()
+	c.observer.lost(l, bytes, why)
+	gap := and(l.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: bytes})
+	if c.lost.gap == nil {
+		c.lost.passed = true
+	}
+	c.lost.gap = and(c.lost.gap, gap)
+}
+
+// kept notes that a file on the walk stays. What was lost before it is missing before it, and what is lost after it comes
+// behind it.
+func (c *chain) kept(l *link) {
+	if c.lost.passed && c.lost.gap != nil {
+		l.loss = and(c.lost.gap, l.loss)
+		c.lost.gap = nil
+	}
+	if c.lost.gap == nil {
+		c.lost.behind = l
+	}
+	c.lost.passed = c.lost.passed || c.lost.behind == l
+}
+
+// loseLate notes that a file that was left is gone with what came late to it: that is missing before what is read next.
+func (c *chain) loseLate(l *link) {
+	bytes := l.grown()
+	if bytes == 0 {
+		return
+	}
+	c.observer.lost(l, bytes, "deleted before what came late to it was read")
+	gap := &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: bytes}
+	if c.at < len(c.links) {
+		gap = and(c.links[c.at].loss, gap)
+		c.links[c.at].loss = gap
+		return
+	}
+	c.lost.gap = and(c.lost.gap, gap)
 }
 
 // missed gives what was found missing since it was asked last, before what is read next.

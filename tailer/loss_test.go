@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -264,9 +263,8 @@ func TestHeadroom(t *testing.T) {
 	if got := headroom(0); got >= 0 {
 		t.Errorf("without backups: %v", got)
 	}
-	var backups []string
 	for range 4 {
-		backups = append(backups, w.rotate())
+		w.rotate()
 		w.lines(1)
 	}
 	const pace = 1250 * time.Millisecond
@@ -292,12 +290,73 @@ func TestHeadroom(t *testing.T) {
 
 	// What is deleted and held open has none.
 	w.rotate()
-	l := w.lines(1)
+	w.lines(1)
+	w.rotate()
+	w.lines(1)
 	w.look()
-	w.remove(slices.Max(backups))
-	_ = l
+	w.next(1) // the first of those two is in hand
+	name := w.tailer.chain.links[w.tailer.chain.at].name()
+	w.remove(name)
 	w.look()
-	if got := headroom(0); got <= 0 {
-		t.Errorf("a file that was read is deleted: %v", got)
+	if got := headroom(0); got != 0 {
+		t.Errorf("%s is deleted and in hand: %v", name, got)
 	}
+}
+
+// Files that are lost when nothing comes after them yet are missing before what comes then, and not before what is in hand.
+func TestLostAtTheEnd(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.MaxGone = 0
+	big := strings.Repeat("big ", 100_000)
+	w.raw(big + "1\n" + big + "2\n")
+	w.start(nil)
+	w.look()
+	w.isSame(w.next(1), []string{big + "1"})
+	var lost int64
+	names := []string{w.rotate()}
+	for range 3 {
+		lost += int64(len(w.lines(1)[0]) + 1)
+		w.look()
+		names = append(names, w.rotate())
+	}
+	w.closeOut()
+	for _, name := range append(names, "audit.log") {
+		w.remove(name)
+	}
+	w.look()
+	w.look()
+	last := w.lines(1)
+	w.look()
+	w.isSame(w.next(1), []string{big + "2"})
+	w.gapsAre()
+	w.isSame(w.drain(), last)
+	w.gapsAre(positions.Gap{Reason: reasonDeleted, Files: 3, Bytes: lost})
+}
+
+// A copy that cannot be opened when the file in hand is truncated is waited for.
+func TestTruncatedAndTheCopyCannotBeOpened(t *testing.T) {
+	w := newWorld(t)
+	var a []string
+	for i := range 6 {
+		a = append(a, strings.Repeat(string(rune('a'+i)), 100_000))
+		w.raw(a[i] + "\n")
+	}
+	w.start(nil)
+	w.look()
+	w.isSame(w.next(2), a[:2])
+	w.copyTo("audit.log.1")
+	w.look()
+	w.truncate()
+	b := w.lines(1)
+	w.look()
+	dir := w.tailer.chain.dir
+	w.tailer.chain.dir = w.path // a file: ENOTDIR
+	w.isSame(w.drain(), nil)
+	if w.tailer.Trouble() == nil {
+		t.Error("Trouble says nothing")
+	}
+	w.tailer.chain.dir = dir
+	w.reads(a[2:], b)
+	w.gapsAre()
+	w.counted(w.tailer.observer.truncations, 1)
 }

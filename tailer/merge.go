@@ -70,13 +70,11 @@ func (c *chain) match(entries []entry) []*link {
 func (c *chain) forget() {
 	kept := c.links[:0]
 	at := c.at
+	c.follow()
 	for i, l := range c.links {
 		switch {
 		case l.gone && l.file == nil && i < c.at:
-			if n := l.grown(); n > 0 {
-				c.observer.lost(l, "deleted before what came late to it was read")
-				c.loss = and(c.loss, &positions.Gap{Reason: reasonDeleted, Files: 1, Bytes: n})
-			}
+			c.loseLate(l)
 			at--
 			continue
 		case l.gone && l.file == nil:
@@ -84,7 +82,7 @@ func (c *chain) forget() {
 			continue
 		}
 		if i >= c.at {
-			l.loss, c.loss = and(c.loss, l.loss), nil
+			c.kept(l)
 		}
 		kept = append(kept, l)
 	}

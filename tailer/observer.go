@@ -37,7 +37,7 @@ func newObserver(path string, logger *slog.Logger, reg prometheus.Registerer) *o
 		logger:      logger,
 		registerer:  reg,
 		lostFiles:   counter("lost_files_total", "Files that were deleted before they were read."),
-		lostBytes:   counter("lost_bytes_total", "Bytes on disk of files that were deleted before they were read."),
+		lostBytes:   counter("lost_bytes_total", "Bytes, as they lay on disk, that were deleted or cut off before they were read, as far as known."),
 		truncations: counter("truncations_total", "Times that the file in hand was truncated by somebody else."),
 		damages:     counter("damaged_files_total", "Compressed backups that could not be unpacked to their end."),
 		rotations:   counter("rotations_total", "Files read to their end."),
@@ -71,16 +71,24 @@ func (o *observer) gone(from positions.Position) {
 		"file", from.Name, "last_event", from.EventTime)
 }
 
-// lost says that a file was deleted before it was read.
-func (o *observer) lost(l *link, why string) {
+// lost says that a file was deleted before so many bytes of it were read.
+func (o *observer) lost(l *link, bytes int64, why string) {
 	o.lostFiles.Inc()
-	o.lostBytes.Add(float64(l.stored()))
-	o.logger.Error("a backup is gone that was not read", "file", l.name(), "bytes", l.stored(), "why", why)
+	o.lostBytes.Add(float64(bytes))
+	o.logger.Error("a backup is gone that was not read", "file", l.name(), "bytes", bytes, "why", why)
 }
 
-func (o *observer) truncated() {
+// truncated says that the log was truncated, and how many bytes of it had not been read and are in no copy.
+func (o *observer) truncated(lost int64) {
 	o.truncations.Inc()
-	o.logger.Warn("the audit log was truncated in place, which can lose events: let kube-apiserver rotate it")
+	o.lostBytes.Add(float64(lost))
+	o.logger.Warn("the audit log was truncated in place, which can lose events: let kube-apiserver rotate it", "lost_bytes", lost)
+}
+
+// givenUp says that the agent stops before it has read files that are deleted and only held open.
+func (o *observer) givenUp(files int, bytes int64) {
+	o.logger.Error("stopping gives up deleted backups that were held open and not read; the next start tells the gap",
+		"files", files, "bytes", bytes)
 }
 
 func (o *observer) damaged(name string, err error) {

@@ -49,6 +49,9 @@ func (c *chain) place(from *positions.Position, start Start) (at positions.Posit
 			at = *from
 		}
 		c.skip(start.Since)
+		if c.at < len(c.links) { // so that it is missed if it goes before anything was acknowledged
+			at.FirstLine, at.Name, at.Inode = c.links[c.at].id, c.links[c.at].stem, c.links[c.at].inode()
+		}
 	default:
 		at, gap, err = c.resume(*from)
 	}
@@ -70,11 +73,12 @@ func (c *chain) survey() error {
 		if err != nil {
 			return err
 		}
-		c.links = make([]*link, len(entries))
+		c.links = make([]*link, 0, len(entries))
 		settled := true
 		for i := range entries {
-			c.links[i] = &link{entry: entries[i]}
-			ok, err := c.links[i].survey(c.dir)
+			l := &link{entry: entries[i]}
+			c.links = append(c.links, l)
+			ok, err := l.survey(c.dir)
 			if err != nil {
 				return err
 			}

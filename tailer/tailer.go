@@ -48,8 +48,8 @@ type Line struct {
 	Gap *positions.Gap
 }
 
-// Tailer is one audit log path as an endless sequence of lines. Next is for one goroutine; Unread and
-// Trouble are for any.
+// Tailer is one audit log path as an endless sequence of lines. Next and Hole are for one goroutine;
+// Unread, Headroom and Trouble are for any.
 type Tailer struct {
 	cfg      Config
 	chain    chain
@@ -183,7 +183,7 @@ func (t *Tailer) read() (more bool, err error) {
 	t.loss = and(t.loss, t.chain.missed())
 	t.at.Name, t.at.Inode = name, now.inode()
 	if len(now.cuts) > 0 {
-		return true, t.restart()
+		return t.restart()
 	}
 	n, err := t.lines.fill(f.read)
 	if n > 0 || err == nil {
@@ -193,7 +193,7 @@ func (t *Tailer) read() (more bool, err error) {
 		return false, fmt.Errorf("reading %s: %w", name, err)
 	}
 	if !f.gz && f.stored() < f.offset {
-		return true, t.restart()
+		return t.restart()
 	}
 	return false, nil
 }
@@ -219,15 +219,14 @@ func (t *Tailer) begin(l *link) {
 }
 
 // restart begins the file in hand anew, which was truncated in place.
-func (t *Tailer) restart() error {
-	t.observer.truncated()
-	t.file = nil
+func (t *Tailer) restart() (more bool, err error) {
 	lost, err := t.chain.truncated(t.at.Offset)
-	t.loss = and(t.loss, lost)
 	if err != nil {
-		return fmt.Errorf("going on after a truncation: %w", err)
+		return false, fmt.Errorf("going on after a truncation: %w", err)
 	}
-	return nil
+	t.loss = and(t.loss, lost)
+	t.file = nil
+	return true, nil
 }
 
 // over reports whether the file in hand, read as far as it goes, will not grow any more.

@@ -1,6 +1,7 @@
 package tailer
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -20,10 +21,12 @@ func (c *chain) watchLength() {
 		case i == 0: // the reader needs to know, and its identity to find the copy
 			l.cuts = append(l.cuts, l.stands)
 		default:
-			c.observer.truncated()
+			lost := int64(0)
 			if c.copyOf(l) < 0 {
-				l.loss = and(l.loss, truncation(l.stands-l.read))
+				lost = max(0, l.stands-l.read)
 			}
+			c.observer.truncated(lost)
+			l.loss = and(l.loss, truncation(lost))
 			l.id, l.read, l.after = positions.Hash{}, 0, time.Time{}
 		}
 		l.stands = length
@@ -48,48 +51,58 @@ func truncation(bytes int64) *positions.Gap {
 
 // truncated deals with the file in hand having become shorter, as copytruncate makes it. If the directory has a copy of
 // what it was, that is read first, from offset on; else what had not been read at the last look is lost. Then the file
-// itself is read anew.
+// itself is read anew. After an error nothing has changed: it is called again.
 func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.links[c.at]
-	l.file.rewind()
-	// The copy was whole before the truncation, and a look may not have seen it yet.
-	err = c.refresh(time.Now())
-	i := c.copyOf(l)
-	lost = truncation(c.cutOff(l, offset, i >= 0))
-	l.id, l.cuts, l.stands, l.read, l.after = positions.Hash{}, nil, l.file.stored(), 0, time.Time{}
-	if i < 0 {
-		return lost, err
+	if len(l.cuts) == 0 { // the reader was first to see it
+		l.cuts = []int64{l.stands}
 	}
-	copied := c.links[i]
-	if copied.file == nil {
-		if err := c.reopen(copied); err != nil || copied.file == nil {
-			return lost, err
+	// The copy was whole before the truncation, and a look may not have seen it yet.
+	if err := c.refresh(time.Now()); err != nil {
+		return nil, err
+	}
+	i := c.copyOf(l)
+	var copied *link
+	if i >= 0 {
+		copied = c.links[i]
+		if copied.file == nil {
+			if err := c.reopen(copied); err != nil || copied.file == nil {
+				return nil, errors.Join(err, errMoved)
+			}
 		}
 	}
+	bytes := c.cutOff(l, offset, copied != nil)
+	c.observer.truncated(bytes)
+	l.file.rewind()
+	l.id, l.cuts, l.stands, l.read, l.after = positions.Hash{}, nil, l.file.stored(), 0, time.Time{}
+	if copied != nil {
+		c.readFirst(copied, offset)
+	}
+	return truncation(bytes), nil
+}
+
+// readFirst makes a copy of the file in hand the one in hand, from offset on.
+func (c *chain) readFirst(copied *link, offset int64) {
+	l := c.links[c.at]
+	i := slices.Index(c.links, copied)
 	c.links = slices.Delete(c.links, i, i+1)
 	c.at = slices.Index(c.links, l)
 	c.links = slices.Insert(c.links, c.at, copied)
-	between, err := copied.file.seek(offset)
-	if !between {
-		copied.file.rewind() // no copy of what was read: Loki drops what it has
+	if between, err := copied.file.seek(offset); err != nil || !between {
+		copied.file.rewind() // no copy of what was read, or damaged: in doubt, twice
 	}
 	copied.read, copied.fresh = copied.file.offset, false
-	return lost, err
 }
 
 // cutOff is how many bytes of the file in hand were cut off that were not read and are in no copy. It may have been truncated
 // several times while the reader waited.
 func (c *chain) cutOff(l *link, offset int64, copied bool) (bytes int64) {
-	cuts := l.cuts
-	if len(cuts) == 0 { // the reader was first to see it
-		cuts = []int64{l.stands}
-	}
 	if !copied {
-		bytes = max(0, cuts[0]-offset)
+		bytes = max(0, l.cuts[0]-offset)
 	}
-	for _, length := range cuts[1:] {
+	for _, length := range l.cuts[1:] {
 		if !slices.ContainsFunc(c.links, func(p *link) bool { return p.fresh && p.stored() >= length }) {
 			bytes += length
 		}

@@ -62,6 +62,10 @@ var usages = []usage{
 		w.forbid(t, filepath.Join(w.dir, "audit.log"), 0)
 		return w.good()
 	}, failure, []string{"audit.log", "permission denied", "CAP_DAC_READ_SEARCH"}},
+	{"backup that may not be read", func(t *testing.T, w *workplace) []string {
+		w.forbid(t, w.file(t, "audit-2026-11-23T20-33-23.092.log", "{}\n"), 0)
+		return w.good()
+	}, failure, []string{"audit-2026-11-23T20-33-23.092.log", "permission denied", "CAP_DAC_READ_SEARCH"}},
 	{"audit log in a directory that may not be entered", func(t *testing.T, w *workplace) []string {
 		w.forbid(t, w.sub(t, "audit"), 0)
 		return append(w.good(), "--audit-log-path="+filepath.Join(w.dir, "audit", "other.log"))
