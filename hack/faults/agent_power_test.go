@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -36,6 +37,9 @@ func init() {
 		{name: "latest positions cut", damaged: true, leave: func(r *run, _, now state) {
 			r.setPositions(now.durable, now.latest[:len(now.latest)/2])
 		}},
+		{name: "latest positions garbled", damaged: true, leave: func(r *run, _, now state) {
+			r.setPositions(now.durable, bytes.Replace(now.latest, []byte(`"offset": `), []byte(`"offset": 9`), 1))
+		}},
 		{name: "latest positions of before", leave: func(r *run, earlier, now state) { r.setPositions(now.durable, earlier.latest) }},
 		{name: "temporary files left over", leave: func(r *run, earlier, now state) {
 			r.setPositions(now.durable, now.latest)
@@ -67,8 +71,9 @@ func (loss powerLoss) play(r *run) {
 		r.delivered(len(r.server.Entries()) + 50)
 		earlier = r.positions()
 	}
-	r.eventually("the durable positions have moved on", func() bool {
-		return r.lsn(r.positions().durable) > r.lsn(earlier.latest)
+	r.eventually("the durable positions have moved on, and the latest are ahead of them", func() bool {
+		now := r.positions()
+		return r.lsn(now.durable) > r.lsn(earlier.latest) && r.lsn(now.latest) > r.lsn(now.durable)
 	})
 	r.kill()
 	loss.leave(r, earlier, r.positions())

@@ -75,6 +75,10 @@ var damages = []damage{
 	{name: "empty lines", blank: 2, spoil: func(a, b []byte) ([]byte, [][]byte, [][]byte) {
 		return lines(a, nil, nil, b), nil, [][]byte{a, b}
 	}},
+	{name: "none: an event in the body of another", spoil: func(a, b []byte) ([]byte, [][]byte, [][]byte) {
+		whole := withResponse(a, b)
+		return lines(whole), nil, [][]byte{whole}
+	}},
 	{name: "NUL bytes in an event", spoil: func(a, b []byte) ([]byte, [][]byte, [][]byte) {
 		holed := slices.Clone(a)
 		clear(holed[len(holed)/2 : len(holed)/2+100])

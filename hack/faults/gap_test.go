@@ -21,10 +21,12 @@ func init() {
 		{name: "two holes between files, agent down", play: twoHoles(false)},
 		{name: "two holes between files, SIGKILL again and again", play: twoHoles(true)},
 		{name: "backups come and go during SIGSTOP", play: prunedInStop},
-		{name: "backups pruned beyond --hold-deleted in an outage", flags: []string{"--hold-deleted=1MiB"}, play: beyondHold},
-		{name: "truncated to nothing before it was read", play: truncatedUnread},
+		{name: "backups pruned beyond --hold-deleted in an outage", flags: []string{"--hold-deleted=1MiB"}, counted: true, play: beyondHold},
+		{name: "truncated to nothing before it was read", counted: true, play: truncatedUnread},
 		{name: "a .gz cut in the middle", play: cutPack},
-		{name: "SIGKILL between a gap entry's push and its answer", play: killedInGap},
+		{name: "SIGKILL between a gap entry's push and its answer", play: killedInGap(pruneOnce)},
+		{name: "SIGKILL between that push and its answer, truncated", play: killedInGap(truncateOnce)},
+		{name: "SIGKILL between a gap and the next event", play: killedBeforeEvent},
 	} {
 		s.side, s.ordered, s.destroys = "gap", true, true
 		register(s)
@@ -150,14 +152,20 @@ func beyondHold(r *run) {
 // truncatedUnread truncates the file in hand while Loki is away and most of it is not read.
 func truncatedUnread(r *run) {
 	w := r.eventClock()
+	r.start()
+	truncateOnce(r, w)
+}
+
+// truncateOnce takes Loki away, truncates the file in hand while most of it is not read, and brings Loki back.
+func truncateOnce(r *run, w *byHand) {
 	r.by(w, 50)
 	w.close() // opened again with O_APPEND
-	r.start()
-	r.allDelivered()
+	r.acknowledged()
 	r.server.Close()
 	r.by(w, 5000)
 	size := r.bytesOnDisk()
 	r.eventually("the agent has seen it", func() bool { return r.metric("auditferry_lag_bytes") > float64(size)/2 })
+	r.pass(time.Second) // a look at it
 	r.must(os.Truncate(r.auditLog, 0))
 	// Only a look can tell, and a file that has grown back tells nothing.
 	r.eventually("the agent has looked", func() bool { return r.metric("auditferry_lag_bytes") < float64(size)/2 })
@@ -182,12 +190,17 @@ func cutPack(r *run) {
 	packed += ".gz"
 	info, err := os.Stat(packed)
 	r.must(err)
-	r.must(os.Truncate(packed, info.Size()/2))
-	text := r.unpack(packed)
+	text, last := []byte(nil), []byte(nil)
+	// What is left of the last line may not be a whole one, nor hold its time, which the agent does not look for in damage.
+	for size := info.Size() / 2; len(last) == 0 || bytes.Contains(last, []byte(`"stageTimestamp"`)); size-- {
+		r.must(os.Truncate(packed, size))
+		text = r.unpack(packed)
+		last = text[bytes.LastIndexByte(text, '\n')+1:]
+	}
 	if len(text) < 64<<10 {
 		r.Fatalf("%d bytes can be unpacked", len(text))
 	}
-	r.wrote(text[bytes.LastIndexByte(text, '\n')+1:])
+	r.wrote(last)
 	r.by(w, 1)
 	r.start()
 }
@@ -207,41 +220,70 @@ func (r *run) unpack(name string) []byte {
 	return text
 }
 
-// killedInGap kills the agent when its gap entry is stored and before it learns of that. The next run tells it again, with equal
-// content, or it would be shown twice.
-func killedInGap(r *run) {
-	w := r.eventClock()
+// pruneOnce deletes the file of the position, and the next one, while the agent is down.
+func pruneOnce(r *run, w *byHand) {
 	r.by(w, 50)
-	r.start()
 	r.acknowledged()
 	r.kill()
 	for range 3 {
 		r.file(w, 100)
 	}
 	prune(r.T, r.auditLog, 1)
-	never := make(chan struct{})
-	r.Cleanup(func() { close(never) })
-	r.server.Answer(func(request lokitest.Request) lokitest.Reply {
-		for _, e := range request.Entries {
-			if e.Labels["event"] == "gap" {
-				r.happened("a gap entry came")
-				return lokitest.After(never, lokitest.OK())
-			}
-		}
-		return lokitest.OK()
-	})
 	r.start()
-	r.eventually("a gap entry comes", func() bool { return r.times("a gap entry came") > 0 })
+}
+
+// killedInGap kills the agent when its gap entry is stored and before it learns of that. The next run tells it again, with equal
+// content, or it would be shown twice. Of a truncation that run sees no more than that the file of the position is gone.
+func killedInGap(destroy func(*run, *byHand)) func(*run) {
+	return func(r *run) {
+		w := r.eventClock()
+		never := make(chan struct{})
+		r.Cleanup(func() { close(never) })
+		r.server.Answer(func(request lokitest.Request) lokitest.Reply {
+			for _, e := range request.Entries {
+				if e.Labels["event"] == "gap" {
+					r.happened("a gap entry came")
+					return lokitest.After(never, lokitest.OK())
+				}
+			}
+			return lokitest.OK()
+		})
+		r.start()
+		destroy(r, w)
+		r.eventually("a gap entry comes", func() bool { return r.times("a gap entry came") > 0 })
+		r.kill()
+		r.server.Answer(nil)
+		r.by(w, 50)
+		r.start()
+		r.eventually("the gap entry comes again", func() bool {
+			for _, e := range r.server.Entries() {
+				if e.Labels["event"] == "gap" && e.Count > 1 {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
+
+// killedBeforeEvent kills the agent when it has read past a gap, and no event has come yet that says where the gap ends.
+func killedBeforeEvent(r *run) {
+	w := r.eventClock()
+	r.start()
+	r.by(w, 50)
+	r.acknowledged()
 	r.kill()
-	r.server.Answer(nil)
-	r.file(w, 50)
+	before := r.positionOnDisk()
+	r.by(w, 30)
+	r.quiet()
+	w.rotate()
+	words := []byte("no event")
+	r.wrote(words)
+	w.write(words)
+	prune(r.T, r.auditLog, 0)
 	r.start()
-	r.eventually("the gap entry comes again", func() bool {
-		for _, e := range r.server.Entries() {
-			if e.Labels["event"] == "gap" && e.Count > 1 {
-				return true
-			}
-		}
-		return false
-	})
+	r.eventually("the position is after the line", func() bool { return r.positionOnDisk() > before })
+	r.kill()
+	r.by(w, 50)
+	r.start()
 }

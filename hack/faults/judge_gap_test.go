@@ -65,10 +65,34 @@ func (r *run) checkGaps(v verdict) {
 	if untold > 0 {
 		r.Errorf("%d of %d missing events lie in no gap that was told", untold, len(v.missing))
 	}
+	if r.scenario.counted {
+		r.checkLostBytes(v)
+	}
 	for i, count := range told {
 		if count == 0 {
 			r.Errorf("a gap tells of nothing that is missing: %s", v.gaps[i].entry.Line)
 		}
+	}
+}
+
+// checkLostBytes judges how many bytes the gaps say are missing.
+func (r *run) checkLostBytes(v verdict) {
+	r.Helper()
+	var told, lost int64
+	for _, g := range v.gaps {
+		if g.LostBytes != nil {
+			told += *g.LostBytes
+		}
+	}
+	lines := r.ledger.list()
+	for _, n := range v.missing {
+		lost += lines[n].end
+		if n > 0 {
+			lost -= lines[n-1].end
+		}
+	}
+	if told != lost {
+		r.Errorf("the gaps tell of %d lost bytes, %d are missing", told, lost)
 	}
 }
 

@@ -3,9 +3,11 @@
 package faults
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -216,6 +218,10 @@ func (r *run) positionOnDisk() int64 {
 
 // lsn gives the lsn of the audit log in the text of a positions file; 0 if it is not whole or does not know the path.
 func (r *run) lsn(text []byte) int64 {
+	parts := bytes.SplitAfterN(text, []byte{'\n'}, 4) // the third line is the checksum of the others
+	if len(parts) < 4 || !bytes.Contains(parts[2], fmt.Appendf(nil, "%x", sha256.Sum256(join(parts[0], parts[1], parts[3])))) {
+		return 0
+	}
 	var file struct {
 		Paths map[string]struct{ LSN int64 }
 	}

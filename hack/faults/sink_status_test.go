@@ -124,17 +124,31 @@ func retryAfter(r *run) {
 	r.server.Answer(nil)
 }
 
-// slow is Loki that stores at once and answers late.
+// slow is Loki that stores at once and answers late. The position waits for the answers, and nothing is pushed again meanwhile.
 func slow(r *run) {
 	r.events.keep(fewStreams)
 	r.answer("slow", func(lokitest.Request) lokitest.Reply {
 		released := make(chan struct{})
-		time.AfterFunc(2*time.Second, func() { close(released) })
+		time.AfterFunc(2*time.Second, func() {
+			r.happened("answered")
+			close(released)
+		})
 		return lokitest.After(released, lokitest.OK())
 	})
 	r.start()
 	r.write(r.rotating(), 2000)
-	r.eventually("10 answers were slow", func() bool { return r.times("slow") >= 10 })
+	r.eventually("a push is under way", func() bool { return r.times("slow") > 0 })
+	for r.times("answered") == 0 {
+		if at := r.positionOnDisk(); at > 0 && r.times("answered") == 0 {
+			r.Fatalf("the position is after %d bytes before the first answer", at)
+		}
+		r.pass(50 * time.Millisecond)
+	}
+	r.eventually("10 answers were slow", func() bool { return r.times("answered") >= 10 })
+	r.waitDelivered()
+	if again := r.server.Arrivals() - len(r.server.Entries()); again != 0 {
+		r.Errorf("%d entries were pushed again, though each push was answered", again)
+	}
 }
 
 // redirects point to a server that would take anything: nobody told the agent that it may be trusted with audit events.

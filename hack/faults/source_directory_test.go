@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
@@ -103,10 +104,12 @@ func fileForbidden(r *run) {
 	r.unreadable()
 	r.rotate(w)
 	r.by(w, 50)
+	r.readable(w) // but not the one before it, which comes first
+	r.pass(time.Second)
+	r.checkPosition()
 	for _, backup := range backups(r.T, r.auditLog) {
 		r.mode(backup, 0o644)
 	}
-	r.readable(w)
 }
 
 func directoryForbidden(r *run) {

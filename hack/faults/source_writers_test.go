@@ -240,19 +240,21 @@ func tornLine(r *run) {
 
 // longLines writes responses of 5 MB among others.
 func longLines(r *run) {
-	const end = `,"requestReceivedTimestamp":`
 	w := r.byHand()
 	r.start()
 	for n := range 4 {
 		r.by(w, 20)
-		line, err := r.events.line()
-		r.must(err)
-		at := bytes.LastIndex(line, []byte(end))
-		body := `,"responseObject":{"kind":"ConfigMap","data":{"value":"` + strings.Repeat(string(rune('a'+n))+"0123456789", 5<<20/11) + `"}}`
-		line = append(append(append([]byte{}, line[:at]...), body...), line[at:]...)
+		value := strings.Repeat(string(rune('a'+n))+"0123456789", 5<<20/11)
+		line := withResponse(r.event(), []byte(`{"kind":"ConfigMap","data":{"value":"`+value+`"}}`))
 		r.wrote(line)
 		w.write(line)
 	}
 	r.rotate(w)
 	r.by(w, 20)
+}
+
+// withResponse gives an event with a response.
+func withResponse(event, response []byte) []byte {
+	at := bytes.LastIndex(event, []byte(`,"requestReceivedTimestamp":`))
+	return join(event[:at], []byte(`,"responseObject":`), response, event[at:])
 }

@@ -21,6 +21,8 @@ type scenario struct {
 	refuses bool
 	// destroys: events are destroyed before they can be read. Gap entries must tell of each.
 	destroys bool
+	// counted: the agent has seen all that is destroyed, so the gaps tell how many bytes are missing.
+	counted bool
 	// unordered: the files do not hold what was written in the order of writing, so a position cannot be judged by it.
 	unordered bool
 }
