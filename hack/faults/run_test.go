@@ -165,6 +165,12 @@ func (r *run) metric(name string) float64 {
 	return value
 }
 
+// saysAway waits until the agent's metrics say that Loki takes no pushes.
+func (r *run) saysAway() {
+	r.Helper()
+	r.eventually("auditferry_loki_up is 0", func() bool { return r.metric("auditferry_loki_up") == 0 })
+}
+
 // answer sets what Loki does, and counts under kind how often it did.
 func (r *run) answer(kind string, script func(lokitest.Request) lokitest.Reply) {
 	r.server.Answer(func(request lokitest.Request) lokitest.Reply {

@@ -180,9 +180,7 @@ func tokenChanges(r *run) {
 		before := r.times("401")
 		r.write(w, 700)
 		r.eventually("pushes were answered 401", func() bool { return r.times("401") >= before+5 })
-		if up := r.metric("auditferry_loki_up"); up != 0 {
-			r.Error("auditferry_loki_up is 1 while the token is refused")
-		}
+		r.saysAway()
 		r.replaceFile(file, token+"\n")
 	}
 	if !r.logged("Loki does not take pushes", "reason=http_401") {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,7 +44,8 @@ func (a *Agent) Start() error {
 		if err != nil {
 			return err
 		}
-		a.listen = fmt.Sprintf("127.0.0.1:%d", ports[0])
+		// An address of its own: connections from 127.0.0.1 can take a free port before the agent does.
+		a.listen = fmt.Sprintf("127.%d.%d.%d:%d", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250), ports[0])
 	}
 	args := append([]string{
 		"--audit-log-path=" + a.AuditLog,
