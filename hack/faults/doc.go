@@ -5,4 +5,7 @@
 // that was written is delivered, stops the agent, and judges (judge_test.go): nothing missing, nothing shown twice, nothing
 // dropped, the position on disk never past what was acknowledged. Where a scenario destroys data before it can be read, each
 // missing event must lie in a gap that the agent told of.
+//
+// A row that cannot fail is none: for each, the safeguard that it stands for was taken out of the agent, and the row failed.
+// The log of this directory says which (git log -- hack/faults). A new row is tried in the same way.
 package faults
