@@ -44,23 +44,30 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if script != nil {
 		reply = script(Request{Number: number, Header: r.Header, Tenant: r.Header.Get("X-Scope-OrgID"), Packed: r.ContentLength, Entries: entries})
 	}
-	s.keep(entries, reply)
+	if !s.keep(entries, reply) {
+		panic(http.ErrAbortHandler) // net/http's way to close a connection
+	}
 	reply.send(w, r)
 }
 
-// keep stores what the reply says, before a byte of the answer is sent.
-func (s *Server) keep(entries []Entry, reply Reply) {
-	if reply.Store == nil {
-		return
-	}
+// keep stores what the reply says, before a byte of the answer is sent; not ok if the server has been closed: a request can be
+// read to its end by then, and not have come here yet.
+func (s *Server) keep(entries []Entry, reply Reply) (ok bool) {
 	acked := reply.Status == http.StatusNoContent && !reply.Hang && !reply.Cut && reply.Raw == ""
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if reply.Store == nil {
+		return true
+	}
 	for _, e := range entries {
 		if reply.Store(e) {
 			s.store.add(e, acked)
 		}
 	}
+	return true
 }
 
 // decode reads a push as Loki's pkg/loghttp/push does.

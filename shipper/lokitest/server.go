@@ -19,6 +19,7 @@ type Server struct {
 	active   int       // requests being answered
 	script   func(Request) Reply
 	requests int
+	closed   bool // nothing is stored
 	store    *store
 	address  string
 	http     *http.Server
@@ -69,6 +70,7 @@ func (s *Server) Start() (string, error) {
 		return "", fmt.Errorf("lokitest: listening on %s: %w", address, err)
 	}
 	s.address = listener.Addr().String()
+	s.closed = false
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.served = make(chan struct{})
@@ -87,6 +89,7 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	server, served, stop := s.http, s.served, s.stop
 	s.http, s.served, s.stop = nil, nil, nil
+	s.closed = server != nil
 	s.mu.Unlock()
 	if server != nil {
 		stop()

@@ -2,7 +2,9 @@ package lokitest
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -189,5 +191,25 @@ func TestOutage(t *testing.T) {
 	s.Answer(nil)
 	if got := post(t, url+PushPath, "application/x-protobuf", one); got != 204 || len(s.Entries()) != 1 || s.Arrivals() != 2 {
 		t.Errorf("%d, %d arrivals", got, s.Arrivals())
+	}
+}
+
+// A request that was read to its end before Close, and comes to be answered after it, is part of the outage.
+func TestNothingIsStoredAfterClose(t *testing.T) {
+	s, _ := started(t)
+	s.Close()
+	func() {
+		defer func() {
+			if err, _ := recover().(error); !errors.Is(err, http.ErrAbortHandler) {
+				t.Errorf("recovered %v, want the connection to be closed", err)
+			}
+		}()
+		request := httptest.NewRequest(http.MethodPost, PushPath, bytes.NewReader(body(t,
+			push.Stream{Labels: `{job="x"}`, Entries: []push.Entry{entry("late")}})))
+		request.Header.Set("Content-Type", "application/x-protobuf")
+		s.ServeHTTP(httptest.NewRecorder(), request)
+	}()
+	if n := len(s.Entries()); n != 0 {
+		t.Errorf("%d entries were stored after Close", n)
 	}
 }
