@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 //	{
 //	  "version": 1,
 //	  "checksum": "…64 hexadecimal digits…",
+//	  "generation": 17,
 //	  "paths": {
 //	    "/var/log/kubernetes/audit.log": {
 //	      "first_line": "…",
@@ -25,7 +27,8 @@ import (
 //
 // The checksum is the SHA-256 of the file without its third line, the checksum's own: what
 // `sed 3d positions.json | sha256sum` prints. Every version keeps the first two lines, so that an older agent can tell
-// that it does not understand the rest.
+// that it does not understand the rest. The generation orders the files of one store (Store.generation); agents before it
+// was there wrote none and do not mind it. More newlines may follow at the end, under the checksum too.
 const formatVersion = 1
 
 const (
@@ -43,7 +46,10 @@ var (
 	checksumNext   = checksumDigits + checksumSize + len(checksumEnd)
 )
 
-var noChecksum = strings.Repeat("0", checksumSize)
+var (
+	noChecksum = strings.Repeat("0", checksumSize)
+	padding    = bytes.Repeat([]byte{'\n'}, 512)
+)
 
 // versionError says that a positions file is of a format that this agent does not know.
 type versionError uint64
@@ -54,22 +60,30 @@ func (e versionError) Error() string {
 }
 
 type document struct {
-	Version  int                 `json:"version"`
-	Checksum string              `json:"checksum"`
-	Paths    map[string]Position `json:"paths"`
+	Version    int                 `json:"version"`
+	Checksum   string              `json:"checksum"`
+	Generation uint64              `json:"generation,omitempty"`
+	Paths      map[string]Position `json:"paths"`
 }
 
-// encode replaces what is in buf by the content of a positions file.
-func encode(buf *bytes.Buffer, paths map[string]Position) error {
+// encode replaces what is in buf by the content of a positions file, not sealed yet.
+func encode(buf *bytes.Buffer, generation uint64, paths map[string]Position) error {
 	buf.Reset()
 	e := json.NewEncoder(buf)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	if err := e.Encode(document{Version: formatVersion, Checksum: noChecksum, Paths: paths}); err != nil {
+	d := document{Version: formatVersion, Checksum: noChecksum, Generation: generation, Paths: paths}
+	if err := e.Encode(d); err != nil {
 		return fmt.Errorf("encoding positions: %w", err)
 	}
-	seal(buf.Bytes())
 	return nil
+}
+
+// pad lengthens what is in buf to size, if it is shorter.
+func pad(buf *bytes.Buffer, size int) {
+	for missing := size - buf.Len(); missing > 0; missing = size - buf.Len() {
+		buf.Write(padding[:min(missing, len(padding))])
+	}
 }
 
 // seal sets the checksum of raw, a positions file of this version.
@@ -86,31 +100,34 @@ func checksum(raw []byte) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// decode gives the positions in the content of a positions file. The error is a versionError if a newer agent wrote it,
-// and any other if it is not whole.
-func decode(raw []byte) (map[string]Position, error) {
+// decode gives what is in a positions file. The error is a versionError if a newer agent wrote it, and any other if it is
+// not whole.
+func decode(raw []byte) (document, error) {
 	if err := checkVersion(raw); err != nil {
-		return nil, err
+		return document{}, err
 	}
 	if len(raw) < checksumNext ||
 		string(raw[checksumLine:checksumDigits]) != checksumKey ||
 		string(raw[checksumDigits+checksumSize:checksumNext]) != checksumEnd {
-		return nil, errors.New("the checksum is missing")
+		return document{}, errors.New("the checksum is missing")
 	}
 	sum := checksum(raw)
 	if hex.EncodeToString(sum[:]) != string(raw[checksumDigits:checksumDigits+checksumSize]) {
-		return nil, errors.New("the checksum is wrong")
+		return document{}, errors.New("the checksum is wrong")
 	}
 	var d document
 	if err := json.Unmarshal(raw, &d); err != nil {
-		return nil, fmt.Errorf("decoding positions: %w", err)
+		return document{}, fmt.Errorf("decoding positions: %w", err)
+	}
+	if d.Generation > math.MaxInt64 { // counting on from there would not stay ahead of it
+		return document{}, fmt.Errorf("generation %d is not one that an agent reaches", d.Generation)
 	}
 	for path, p := range d.Paths {
 		if err := validate(path, p); err != nil {
-			return nil, err
+			return document{}, err
 		}
 	}
-	return d.Paths, nil
+	return d, nil
 }
 
 func checkVersion(raw []byte) error {
@@ -138,7 +155,8 @@ func validate(path string, p Position) error {
 	if p.Gap != nil {
 		gap = *p.Gap
 	}
-	for _, t := range []time.Time{p.EventTime, gap.Last, gap.First} {
+	times := append([]time.Time{p.EventTime, gap.Last, gap.First}, p.Old.times()...)
+	for _, t := range append(times, p.Restamp.times()...) {
 		if year := t.UTC().Year(); year < 0 || year > 9999 {
 			return fmt.Errorf("event time of %s is in the year %d", path, year)
 		}
@@ -149,12 +167,14 @@ func validate(path string, p Position) error {
 		}
 	}
 	switch {
-	case !utf8.ValidString(path), !utf8.ValidString(gap.Reason):
+	case !utf8.ValidString(path), !utf8.ValidString(gap.Reason), !utf8.ValidString(p.Destination):
 		return fmt.Errorf("path %q is not UTF-8", path)
 	case p.Offset < 0:
 		return fmt.Errorf("offset %d of %s is negative", p.Offset, path)
 	case p.LSN < 0:
 		return fmt.Errorf("lsn %d of %s is negative", p.LSN, path)
+	case p.Old.negative():
+		return fmt.Errorf("a count of old events of %s is negative", path)
 	}
 	return nil
 }

@@ -25,16 +25,18 @@ type memFS struct {
 
 	calls []string // the calls made, "op name"
 	// intercept, if set, is asked before call number i. The call fails with its error; a write that fails so has
-	// written half.
+	// written half, or what cut says.
 	intercept func(i int, op, name string) error
+	cut       func(n int) int
 	// lying makes fsync, or that of the directory, return nil and do nothing: "sync" or "syncdir".
 	lying string
 }
 
-// inode is a file: data is what a read gives, synced what is on the disk for sure.
+// inode is a file: data is what a read gives, synced what is on the disk for sure, before what a read gave before it was
+// last written in place.
 type inode struct {
-	data, synced []byte
-	dirty        bool
+	data, synced, before []byte
+	dirty                bool
 }
 
 // change is one step of the directory: all of it or nothing reaches the disk. A nil inode is no entry.
@@ -112,13 +114,26 @@ func (m *memFS) Create(name string) (file, error) {
 	if err := m.call("create", name); err != nil {
 		return nil, err
 	}
+	f := m.made(name)
+	f.inode.data, f.inode.dirty = nil, true
+	return f, nil
+}
+
+func (m *memFS) Overwrite(name string) (placed, error) {
+	if err := m.call("open", name); err != nil {
+		return nil, err
+	}
+	return m.made(name), nil
+}
+
+// made gives the file of that name, an empty one if there is none.
+func (m *memFS) made(name string) *memFile {
 	i := m.live[name]
 	if i == nil {
-		i = &inode{}
+		i = &inode{dirty: true}
 		m.change(change{name: i})
 	}
-	i.data, i.dirty = nil, true
-	return &memFile{fs: m, name: name, inode: i}, nil
+	return &memFile{fs: m, name: name, inode: i}
 }
 
 func (m *memFS) Rename(from, to string) error {
@@ -160,12 +175,49 @@ type memFile struct {
 }
 
 func (f *memFile) Write(p []byte) (int, error) {
-	if err := f.fs.call("write", f.name); err != nil {
-		f.inode.data = append(f.inode.data, p[:len(p)/2]...)
-		return len(p) / 2, err
+	n, err := f.fs.written("write", f.name, len(p))
+	f.inode.data = append(f.inode.data, p[:n]...)
+	return n, err
+}
+
+// WriteAt does not touch the bytes that another inode or the test may share.
+func (f *memFile) WriteAt(p []byte, at int64) (int, error) {
+	n, err := f.fs.written("overwrite", f.name, len(p))
+	data := make([]byte, max(len(f.inode.data), int(at)+n))
+	copy(data, f.inode.data)
+	copy(data[at:], p[:n])
+	f.inode.before, f.inode.data, f.inode.dirty = f.inode.data, data, true
+	return n, err
+}
+
+// written gives how much of n bytes a write takes.
+func (m *memFS) written(op, name string, n int) (int, error) {
+	err := m.call(op, name)
+	switch {
+	case err == nil:
+		return n, nil
+	case m.cut != nil:
+		return m.cut(n), err
 	}
-	f.inode.data = append(f.inode.data, p...)
-	return len(p), nil
+	return n / 2, err
+}
+
+func (f *memFile) Truncate(size int64) error {
+	err := f.fs.call("truncate", f.name)
+	if err == nil {
+		f.inode.before, f.inode.data, f.inode.dirty = f.inode.data, f.inode.data[:size], true
+	}
+	return err
+}
+
+func (f *memFile) Size() (int64, error) {
+	if err := f.fs.call("size", f.name); err != nil {
+		return 0, err
+	}
+	if f.fs.live[f.name] != f.inode {
+		return 0, errors.New("another file, or none")
+	}
+	return int64(len(f.inode.data)), nil
 }
 
 func (f *memFile) Sync() error {
@@ -238,11 +290,24 @@ func (i *inode) survivals(temporary bool) [][]byte {
 	if !i.dirty {
 		return [][]byte{i.data}
 	}
-	n := len(i.data)
-	zeroed := func(from int) []byte { return append(bytes.Clone(i.data[:from]), make([]byte, n-from)...) }
 	all := [][]byte{i.data, i.synced}
-	if n > 0 && !temporary {
-		all = append(all, i.data[:1], i.data[:n/2], i.data[:n-1], zeroed(0), zeroed(n/2), zeroed(n-1))
+	n := len(bytes.TrimRight(i.data, "\n")) // a change within the padding damages nothing
+	if n == 0 || temporary {
+		return all
 	}
-	return all
+	if i.before != nil {
+		mixed := func(n int) []byte { return append(bytes.Clone(i.data[:n]), i.before[min(n, len(i.before)):]...) }
+		same := 0
+		for same < min(n, len(i.before)) && i.data[same] == i.before[same] {
+			same++
+		}
+		// Of what was appended, half; and blocks that the file has grown by and that were not written.
+		all = append(all, i.before, mixed(n/2), mixed(same+(n-same)/2))
+		if len(i.data) > len(i.before) {
+			all = append(all, append(mixed(same), make([]byte, len(i.data)-max(same, len(i.before)))...))
+		}
+		return all
+	}
+	zeroed := func(from int) []byte { return append(bytes.Clone(i.data[:from]), make([]byte, len(i.data)-from)...) }
+	return append(all, i.data[:1], i.data[:n/2], i.data[:n], zeroed(0), zeroed(n/2), zeroed(n))
 }

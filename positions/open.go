@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,13 +50,17 @@ func followLink(path string) (string, error) {
 
 func open(cfg Config, fsys fileSystem, now func() time.Time) (_ *Store, err error) {
 	ext := filepath.Ext(cfg.File)
+	latest := strings.TrimSuffix(cfg.File, ext) + ".latest"
 	s := &Store{
-		config:     cfg,
-		now:        now,
-		metrics:    newMetrics(),
-		durable:    &replaced{fs: fsys, path: cfg.File, kind: durableKind, fsync: true},
-		latest:     &replaced{fs: fsys, path: strings.TrimSuffix(cfg.File, ext) + ".latest" + ext, kind: latestKind},
-		generation: 1,
+		config:  cfg,
+		fs:      fsys,
+		now:     now,
+		metrics: newMetrics(),
+		durable: replaced{account: account{kind: durableKind, path: cfg.File}, fs: fsys},
+		latest: alternated{
+			account: account{kind: latestKind, path: latest + ext},
+			files:   [2]*overwritten{{fs: fsys, path: latest + ext}, {fs: fsys, path: latest + "2" + ext}},
+		},
 	}
 	s.lock, err = fsys.Lock(cfg.File + ".lock")
 	if err != nil {
@@ -95,23 +100,26 @@ func explain(path string, err error) error {
 
 // recover fills an empty store from the files, in the order that doc.go argues for.
 func (s *Store) recover() error {
-	for _, f := range []*replaced{s.durable, s.latest} {
-		if err := f.discard(); err != nil {
+	if err := s.discard(); err != nil {
+		return err
+	}
+	durable, err := s.read(s.durable.path)
+	if err != nil {
+		return err
+	}
+	var latest [2]contents
+	for i, f := range s.latest.files {
+		if latest[i], err = s.read(f.path); err != nil {
 			return err
 		}
 	}
-	durable, err := s.durable.read()
-	if err != nil {
-		return err
-	}
-	latest, err := s.latest.read()
-	if err != nil {
-		return err
-	}
-	s.held = merge(durable.paths, latest.paths)
+	newest := newer(latest)
+	s.latest.next = 1 - newest
+	s.held = merge(durable.Paths, overlay(latest[1-newest].Paths, latest[newest].Paths))
+	s.generation = 1 + max(durable.Generation, latest[0].Generation, latest[1].Generation)
 
 	begin := s.now()
-	generation, err := s.snapshot(s.durable)
+	generation, err := s.snapshot(&s.durable.account)
 	if err != nil {
 		return err
 	}
@@ -128,41 +136,75 @@ func (s *Store) recover() error {
 	if err != nil && !diskFull(err) {
 		return err
 	}
-	s.wrote(s.durable, generation, begin, err)
+	s.wrote(&s.durable.account, generation, begin, err)
 	return nil
+}
+
+// discard removes the temporary files that a crash left: of the durable file, and of the latest one as the agents before
+// the second one wrote it.
+func (s *Store) discard() error {
+	if err := s.durable.discard(); err != nil {
+		return err
+	}
+	return remove(s.fs, s.latest.path+".tmp")
 }
 
 func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// contents is what was found in a positions file: paths if it is whole, damage if it exists and is not.
+// contents is what was found in a positions file: the document if it is whole, damage if it exists and is not.
 type contents struct {
+	document
+	path   string
 	whole  bool
-	paths  map[string]Position
 	damage error
 }
 
-// read gives the contents of the file. The error is for a file that may be whole all the same.
-func (r *replaced) read() (contents, error) {
-	raw, err := r.fs.ReadFile(r.path)
+// read gives the contents of a file. The error is for one that may be whole all the same.
+func (s *Store) read(path string) (contents, error) {
+	raw, err := s.fs.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return contents{}, nil
+		return contents{path: path}, nil
 	case errors.Is(err, syscall.EIO): // bad blocks are damage: to refuse to start would lose events, not repeat some
-		return contents{damage: err}, nil
+		return contents{path: path, damage: err}, nil
 	case err != nil:
 		return contents{}, fmt.Errorf("reading positions: %w", err)
 	}
-	paths, err := decode(raw)
+	d, err := decode(raw)
 	var version versionError
 	if errors.As(err, &version) {
-		return contents{}, fmt.Errorf("%s %w", r.path, version)
+		return contents{}, fmt.Errorf("%s %w", path, version)
 	}
 	if err != nil {
-		return contents{damage: err}, nil
+		return contents{path: path, damage: err}, nil
 	}
-	return contents{whole: true, paths: paths}, nil
+	return contents{path: path, document: d, whole: true}, nil
+}
+
+// newer gives which of the latest files was written last. Without a generation that is the first: an agent wrote it that
+// knows no second one, so after that.
+func newer(latest [2]contents) int {
+	switch first, second := latest[0], latest[1]; {
+	case !first.whole:
+		return 1
+	case !second.whole, first.Generation == 0, first.Generation > second.Generation:
+		return 0
+	}
+	return 1
+}
+
+// overlay gives for each path the position that is ahead, of two latest files; at the same lsn that of the newer one.
+func overlay(older, newer map[string]Position) map[string]Position {
+	merged := make(map[string]Position, len(newer))
+	maps.Copy(merged, older)
+	for path, p := range newer {
+		if before, ok := merged[path]; !ok || p.LSN >= before.LSN {
+			merged[path] = p
+		}
+	}
+	return merged
 }
 
 // merge gives for each path the position that is ahead.
@@ -171,7 +213,7 @@ func merge(a, b map[string]Position) map[string]Position {
 	for _, paths := range []map[string]Position{a, b} {
 		for path, p := range paths {
 			before, ok := merged[path]
-			if !ok || p.LSN > before.LSN || p.LSN == before.LSN && before.Gap == nil { // a gap was found after the position
+			if !ok || p.LSN > before.LSN || p.LSN == before.LSN && p.knows() >= before.knows() {
 				merged[path] = p
 			}
 		}
@@ -181,24 +223,27 @@ func merge(a, b map[string]Position) map[string]Position {
 
 // keepAside moves damaged files out of the way, for a person to look at. It speaks before it acts: after a crash in
 // between, the files may not be there to tell.
-func (s *Store) keepAside(durable, latest contents) error {
-	s.lost = (durable.damage != nil || latest.damage != nil) && !durable.whole && !latest.whole
+func (s *Store) keepAside(durable contents, latest [2]contents) error {
+	var damaged []contents
+	for _, c := range []contents{durable, latest[0], latest[1]} {
+		if c.damage != nil {
+			damaged = append(damaged, c)
+		}
+	}
+	s.lost = len(damaged) > 0 && !durable.whole && !latest[0].whole && !latest[1].whole
 	if s.lost {
 		s.config.Logger.Error("positions are lost: no positions file is whole; every path begins anew, "+
 			"Loki will be sent again what it has", "file", s.durable.path)
 	}
-	for _, damaged := range []struct {
-		file     *replaced
-		contents contents
-	}{{s.durable, durable}, {s.latest, latest}} {
-		if damaged.contents.damage == nil {
+	for _, c := range damaged {
+		if c.path != s.durable.path && (latest[0].whole || latest[1].whole) && !errors.Is(c.damage, syscall.EIO) {
+			s.config.Logger.Info("positions file was cut while it was overwritten; the other one counts",
+				"file", c.path, "damage", c.damage)
 			continue
 		}
-		path := damaged.file.path
-		aside := path + ".damaged-" + s.now().UTC().Format("20060102T150405.000Z")
-		s.config.Logger.Warn("positions file is damaged and kept aside",
-			"file", path, "aside", aside, "damage", damaged.contents.damage)
-		if err := damaged.file.fs.Rename(path, aside); err != nil {
+		aside := c.path + ".damaged-" + s.now().UTC().Format("20060102T150405.000Z")
+		s.config.Logger.Warn("positions file is damaged and kept aside", "file", c.path, "aside", aside, "damage", c.damage)
+		if err := s.fs.Rename(c.path, aside); err != nil {
 			return fmt.Errorf("keeping a damaged positions file aside: %w", err)
 		}
 	}

@@ -31,13 +31,18 @@ func (r *recorder) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
-// sealed gives a positions file.
-func sealed(t testing.TB, paths map[string]Position) []byte {
+// sealed gives a positions file as the agents before the second latest file wrote it: without generation or padding.
+func sealed(t testing.TB, paths map[string]Position) []byte { return written(t, 0, 0, paths) }
+
+// written gives a positions file of that generation, padded to size.
+func written(t testing.TB, generation uint64, size int, paths map[string]Position) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	if err := encode(&buf, paths); err != nil {
+	if err := encode(&buf, generation, paths); err != nil {
 		t.Fatal(err)
 	}
+	pad(&buf, size)
+	seal(buf.Bytes())
 	return buf.Bytes()
 }
 
@@ -46,7 +51,6 @@ func paths(a, b int64) map[string]Position {
 }
 
 func TestOpenChoosesPerPath(t *testing.T) {
-	const latestFile = "/data/positions.latest.json"
 	whole := func(a, b int64) []byte { return sealed(t, paths(a, b)) }
 	cut := func(raw []byte) []byte { return raw[:len(raw)-20] }
 	zeroed := func(raw []byte) []byte { return make([]byte, len(raw)) }
@@ -117,8 +121,8 @@ func TestOpenChoosesPerPath(t *testing.T) {
 			// What Open found is durable at once, as is what it kept aside.
 			for content := range m.powerLosses {
 				got, err := decode(content[testFile])
-				if err != nil || !same(got, test.want) {
-					t.Errorf("durable file after Open: %v (%v), want %v", got, err, test.want)
+				if err != nil || !same(got.Paths, test.want) {
+					t.Errorf("durable file after Open: %v (%v), want %v", got.Paths, err, test.want)
 				}
 			}
 			if len(m.unsynced) != 0 {
@@ -133,7 +137,7 @@ func TestCrashWhileKeepingAside(t *testing.T) {
 	l := newLedger()
 	l.acknowledged[pathA], l.acknowledged[pathB] = []int64{50}, []int64{60}
 	least := map[string]int64{pathA: 50, pathB: 60}
-	content := map[string][]byte{testFile: {}, "/data/positions.latest.json": sealed(t, paths(50, 60))}
+	content := map[string][]byte{testFile: {}, latestFile: sealed(t, paths(50, 60))}
 	n := crashes(content, l, []step{{act: "open"}}, "", func(m *memFS, l *ledger) {
 		if err := l.check(m.killed(), least); err != nil {
 			t.Errorf("killed after %q: %v", last(m), err)
@@ -158,9 +162,9 @@ func TestOpenRefusesUnknownVersion(t *testing.T) {
 }
 `)
 	for name, content := range map[string]map[string][]byte{
-		"durable": {testFile: newer, "/data/positions.latest.json": sealed(t, paths(50, 60))},
-		"latest":  {testFile: sealed(t, paths(50, 60)), "/data/positions.latest.json": newer},
-		"damaged": {testFile: []byte("x"), "/data/positions.latest.json": newer},
+		"durable": {testFile: newer, latestFile: sealed(t, paths(50, 60))},
+		"latest":  {testFile: sealed(t, paths(50, 60)), latestFile: newer},
+		"damaged": {testFile: []byte("x"), latestFile: newer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMemFS(content)
@@ -177,7 +181,7 @@ func TestOpenRefusesUnknownVersion(t *testing.T) {
 }
 
 func TestOpenRemovesTemporaryFiles(t *testing.T) {
-	m := newMemFS(map[string][]byte{testFile + ".tmp": sealed(t, paths(1, 1)), "/data/positions.latest.json.tmp": nil})
+	m := newMemFS(map[string][]byte{testFile + ".tmp": sealed(t, paths(1, 1)), latestFile + ".tmp": nil})
 	s, err := open(testConfig(), m, testNow)
 	if err != nil {
 		t.Fatal(err)
@@ -207,14 +211,27 @@ func TestOpenTwiceOnOneRegistry(t *testing.T) {
 	}
 }
 
-// A gap is found after the position that it belongs to, at the same lsn: the file that has it is the newer one.
-func TestGapIsNewerThanItsPosition(t *testing.T) {
-	without, with := at(pathA, 50), at(pathA, 50)
-	without.Gap = nil
-	for _, files := range [][]Position{{without, with}, {with, without}} {
-		got := merge(map[string]Position{pathA: files[0]}, map[string]Position{pathA: files[1]})
-		if !got[pathA].Equal(with) {
-			t.Errorf("of %+v, %+v counts", files, got[pathA])
+// What is kept with a position before it is told comes after the position, at the same lsn: the file that has it is the newer one.
+func TestWhatIsKeptIsNewerThanItsPosition(t *testing.T) {
+	for name, keep := range map[string]func(p *Position){
+		"a gap":                        func(p *Position) { p.Gap = &Gap{Reason: "deleted"} },
+		"where a gap ends":             func(p *Position) { p.Gap = &Gap{Reason: "deleted", First: testTime} },
+		"where a stretch ends":         func(p *Position) { p.Old = &Stretch{Skipped: 1, First: testTime} },
+		"the time for old events":      func(p *Position) { p.Restamp = &Restamp{Old: testTime} },
+		"a gap, beside an old stretch": func(p *Position) { p.Old, p.Gap = &Stretch{Skipped: 1}, &Gap{Reason: "deleted"} },
+	} {
+		without := at(pathA, 50)
+		without.Gap, without.Old, without.Restamp = nil, nil, nil
+		with := without
+		keep(&with)
+		if name == "where a stretch ends" {
+			without.Old = &Stretch{Skipped: 1}
+		}
+		for _, files := range [][]Position{{without, with}, {with, without}} {
+			got := merge(map[string]Position{pathA: files[0]}, map[string]Position{pathA: files[1]})
+			if !got[pathA].Equal(with) {
+				t.Errorf("%s: of %+v, %+v counts", name, files, got[pathA])
+			}
 		}
 	}
 }

@@ -50,6 +50,15 @@ type Position struct {
 	Others map[Hash]int64 `json:"others"`
 	// Gap is what is missing right after the position and is not told in Loki yet; nil for nothing.
 	Gap *Gap `json:"gap,omitempty"`
+	// Old are the events right before the position that were too old for Loki and are not told there yet; nil for none. What
+	// it points to is never changed once it is in a Position.
+	Old *Stretch `json:"old,omitempty"`
+	// Restamp is what events after the position are sent at that Loki does not take at their own time; nil for none. What it
+	// points to is never changed once it is in a Position.
+	Restamp *Restamp `json:"restamp,omitempty"`
+	// Destination is the address of the Loki that has acknowledged it, without credentials: another must not go on from
+	// here unawares. Empty: not known, an agent wrote it that did not say.
+	Destination string `json:"destination,omitempty"`
 }
 
 // Gap is a place in the log where events are missing. It is part of the position before it until Loki has been told, so
@@ -73,13 +82,15 @@ func (p Position) asRead() Position {
 		gap.Last, gap.First = gap.Last.UTC().Round(0), gap.First.UTC().Round(0)
 		p.Gap = &gap
 	}
+	p.Old, p.Restamp = p.Old.asRead(), p.Restamp.asRead()
 	return p
 }
 
 // Equal reports whether p and q are the same position and know the same.
 func (p Position) Equal(q Position) bool {
 	return p.FirstLine == q.FirstLine && p.Offset == q.Offset && p.LSN == q.LSN && p.Name == q.Name && p.Inode == q.Inode &&
-		p.EventTime.Equal(q.EventTime) && maps.Equal(p.Others, q.Others) && p.Gap.equal(q.Gap)
+		p.EventTime.Equal(q.EventTime) && maps.Equal(p.Others, q.Others) && p.Gap.equal(q.Gap) && p.Old.equal(q.Old) &&
+		p.Restamp.equal(q.Restamp) && p.Destination == q.Destination
 }
 
 func (g *Gap) equal(o *Gap) bool {

@@ -1,74 +1,77 @@
 package positions
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"sync"
 )
 
-// replaced is one of the two positions files: always replaced whole, never written in place.
+// replaced is the durable file: always replaced whole, never written in place.
 type replaced struct {
-	fs   fileSystem
-	path string
-	kind string // the label of the metric: durable or latest
-	// fsync decides whether a replacement is durable when publish returns, or only visible.
-	fsync bool
-
-	// mu is held while the file is replaced. Each file has its own, so that no Commit waits for an fsync.
-	mu sync.Mutex
-	// content is what stage writes; kept for its memory.
-	content bytes.Buffer
-	// generation is that of the positions in the file, see Store.generation; 0 if not known.
-	generation uint64
-	failing    bool
-	closed     bool
+	account
+	fs fileSystem
 }
 
-func (r *replaced) temporary() string { return r.path + ".tmp" }
+// write replaces the file by content.
+func (r *replaced) write() error {
+	if err := r.stage(); err != nil {
+		return err
+	}
+	return r.publish()
+}
 
-// stage writes content to the temporary file; the file itself is not touched. If it fails, the temporary file is gone.
+// stage seals the content and writes it to the temporary file.
 func (r *replaced) stage() error {
-	f, err := r.fs.Create(r.temporary())
-	if err != nil {
-		return fmt.Errorf("creating %s: %w", r.temporary(), err)
-	}
-	if _, err = f.Write(r.content.Bytes()); err != nil {
-		err = fmt.Errorf("writing %s: %w", r.temporary(), err)
-	} else if r.fsync {
-		if err = f.Sync(); err != nil {
-			err = fmt.Errorf("syncing %s: %w", r.temporary(), err)
-		}
-	}
-	if closeErr := f.Close(); closeErr != nil && err == nil {
-		err = fmt.Errorf("closing %s: %w", r.temporary(), closeErr)
-	}
-	if err != nil {
-		return also(err, r.discard())
-	}
-	return nil
+	seal(r.content.Bytes())
+	return stage(r.fs, r.path, r.content.Bytes())
 }
 
-// publish puts what stage wrote in the place of the file.
-func (r *replaced) publish() error {
-	if err := r.fs.Rename(r.temporary(), r.path); err != nil {
-		return also(fmt.Errorf("replacing %s: %w", r.path, err), r.discard())
-	}
-	if !r.fsync {
-		return nil
-	}
-	if err := r.fs.SyncDir(filepath.Dir(r.path)); err != nil {
-		return fmt.Errorf("syncing the directory of %s: %w", r.path, err)
-	}
-	return nil
-}
+func (r *replaced) publish() error { return publish(r.fs, r.path) }
 
 // discard removes the temporary file, if there is one.
-func (r *replaced) discard() error {
-	if err := r.fs.Remove(r.temporary()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing %s: %w", r.temporary(), err)
+func (r *replaced) discard() error { return remove(r.fs, r.path+temporary) }
+
+// temporary ends the name of the file that is to replace another.
+const temporary = ".tmp"
+
+// stage writes content to the temporary file of a file and makes that durable; the file itself is not touched. If it fails,
+// the temporary file is gone.
+func stage(fsys fileSystem, path string, content []byte) error {
+	path += temporary
+	f, err := fsys.Create(path)
+	if err != nil {
+		return fmt.Errorf("creating %s: %w", path, err)
+	}
+	if _, err = f.Write(content); err != nil {
+		err = fmt.Errorf("writing %s: %w", path, err)
+	} else if err = f.Sync(); err != nil {
+		err = fmt.Errorf("syncing %s: %w", path, err)
+	}
+	if closeErr := f.Close(); closeErr != nil && err == nil {
+		err = fmt.Errorf("closing %s: %w", path, closeErr)
+	}
+	if err != nil {
+		return also(err, remove(fsys, path))
+	}
+	return nil
+}
+
+// publish puts what stage wrote in the place of the file, for good.
+func publish(fsys fileSystem, path string) error {
+	if err := fsys.Rename(path+temporary, path); err != nil {
+		return also(fmt.Errorf("replacing %s: %w", path, err), remove(fsys, path+temporary))
+	}
+	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("syncing the directory of %s: %w", path, err)
+	}
+	return nil
+}
+
+// remove removes a file, if there is one.
+func remove(fsys fileSystem, name string) error {
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", name, err)
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ func TestCommitRefuses(t *testing.T) {
 		{"negative lsn", pathB, Position{LSN: -1}},
 		{"negative offset of another file", pathA, Position{LSN: 1300, Others: map[Hash]int64{{1}: -1}}},
 		{"a gap that cannot be written", pathA, Position{LSN: 1300, Gap: &Gap{First: year10000.EventTime}}},
+		{"old events that cannot be written", pathA, Position{LSN: 1300, Old: &Stretch{Newest: year10000.EventTime}}},
+		{"a negative count of old events", pathA, Position{LSN: 1300, Old: &Stretch{Skipped: -1}}},
+		{"a time that cannot be written", pathA, Position{LSN: 1300, Restamp: &Restamp{Future: year10000.EventTime}}},
 		{"a path that is not UTF-8", "/audit/\xff.log", at("", 1)},
 		{"an event time that cannot be written", pathA, year10000},
 	} {
@@ -164,16 +167,16 @@ func TestCommitDoesNotWaitForSync(t *testing.T) {
 	if err := soon(t, synced); err != nil {
 		t.Error(err)
 	}
-	for name, want := range map[string]int64{"positions.json": 100, "positions.latest.json": 102} {
-		got, err := (&replaced{fs: disk{}, path: filepath.Join(filepath.Dir(cfg.File), name)}).read()
-		if err != nil || got.paths[pathA].LSN != want {
-			t.Errorf("%s: lsn %d (%v), want %d", name, got.paths[pathA].LSN, err, want)
+	for name, want := range map[string]int64{"positions.json": 100, "positions.latest.json": 102, "positions.latest2.json": 101} {
+		got, err := s.read(filepath.Join(filepath.Dir(cfg.File), name))
+		if err != nil || got.Paths[pathA].LSN != want {
+			t.Errorf("%s: lsn %d (%v), want %d", name, got.Paths[pathA].LSN, err, want)
 		}
 	}
 }
 
-// Several loops commit while one goroutine syncs and a reader opens what is there: the files are whole at any time, and
-// a Commit that returned is in the latest one.
+// Several loops commit while one goroutine syncs and a reader opens what is there: between the writes the files are whole,
+// and a Commit that returned is in a latest one.
 func TestConcurrentCommits(t *testing.T) {
 	cfg := testConfig()
 	cfg.File = filepath.Join(t.TempDir(), "positions.json")
@@ -182,7 +185,6 @@ func TestConcurrentCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	const loops, commits = 4, 50
-	latest := &replaced{fs: disk{}, path: s.latest.path}
 	var wg sync.WaitGroup
 	for loop := range loops {
 		wg.Go(func() {
@@ -191,8 +193,8 @@ func TestConcurrentCommits(t *testing.T) {
 				if err := s.Commit(path, at(path, lsn)); err != nil {
 					t.Error(err)
 				}
-				if got, err := latest.read(); err != nil || !got.whole || got.paths[path].LSN != lsn {
-					t.Errorf("latest file has lsn %d of %s, want %d (%v, %v)", got.paths[path].LSN, path, lsn, err, got.damage)
+				if got, err := readLatest(s); err != nil || got[path].LSN != lsn {
+					t.Errorf("latest files have lsn %d of %s, want %d (%v)", got[path].LSN, path, lsn, err)
 				}
 			}
 		})
@@ -228,6 +230,21 @@ func TestConcurrentCommits(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// readLatest gives what the latest files hold while no Commit writes them.
+func readLatest(s *Store) (map[string]Position, error) {
+	s.latest.mu.Lock()
+	defer s.latest.mu.Unlock()
+	paths := map[string]Position{}
+	for _, f := range s.latest.files {
+		got, err := s.read(f.path)
+		if err = errors.Join(err, got.damage); err != nil {
+			return nil, err
+		}
+		paths = overlay(paths, got.Paths)
+	}
+	return paths, nil
 }
 
 func BenchmarkCommit(b *testing.B) {
