@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// Next over real lines: bytes a second and allocations a line.
+// Next over real lines: bytes a second and allocations a line. They lie in a young backup, which stays in the page cache
+// between two rounds.
 func BenchmarkNext(b *testing.B) {
 	content := corpus(b, "mixed.log.gz")
 	w := newWorld(b)
 	w.ok(os.WriteFile(w.path, content, 0o600))
+	w.rename()
 	lines := bytes.Count(content, []byte("\n"))
 	b.SetBytes(int64(len(content) / lines))
 	b.ReportAllocs()

@@ -23,6 +23,8 @@ type chain struct {
 	names    namer
 	maxGone  int64 // bytes of deleted files to hold
 	maxOpen  int
+	oldest   time.Time // see Config.Oldest
+	old      Old       // what was left out for it
 	observer *observer
 
 	mu      sync.Mutex
@@ -32,6 +34,9 @@ type chain struct {
 	looked  time.Time
 	lost    pending
 	where   os.FileInfo // the directory at the last look; nil if it was missing
+
+	confined, denied bool // see Tailer.Confine; the last look was refused
+	home             os.FileInfo
 }
 
 // scan looks at the directory and holds what is new. When nothing has changed it costs one stat, and one of the active
@@ -39,6 +44,12 @@ type chain struct {
 func (c *chain) scan(now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	err := c.look(now)
+	c.opened(err)
+	return err
+}
+
+func (c *chain) look(now time.Time) error {
 	c.watchLength()
 	c.letGo(now)
 	info, err := os.Stat(c.dir)
@@ -48,6 +59,16 @@ func (c *chain) scan(now time.Time) error {
 		return c.hold()
 	}
 	return c.refresh(now)
+}
+
+// quiet is how long the directory can be left alone after a look.
+func (c *chain) quiet(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changed.IsZero() || now.Sub(c.changed) < lively { // also if it did not settle, or the clock stepped back
+		return quietLively
+	}
+	return quiet
 }
 
 // stay notes whether the directory is still the one that it was at the last look; nil if it is missing.
@@ -141,7 +162,9 @@ func (c *chain) next(read int64, now time.Time) {
 		c.links[c.at+1].follows(done, c.pruned())
 	}
 	c.at++
-	if !done.canGrow() {
+	if done.canGrow() {
+		done.file.drop()
+	} else {
 		done.file.close()
 		done.file = nil
 	}

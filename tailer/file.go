@@ -24,6 +24,7 @@ type file struct {
 
 	unpacked *bufio.Reader // of a .gz, from its beginning on
 	offset   int64         // unpacked bytes read so far
+	pages    pages
 
 	known atomic.Int64 // bytes that it has on disk at the least, as far as was seen
 }
@@ -42,16 +43,24 @@ func (e *entry) open(dir string) (*file, error) {
 	}
 	opened := &file{gz: e.gz, f: f, info: info}
 	opened.known.Store(info.Size())
+	if e.kind == active {
+		opened.pages.backlog = info.Size()
+	}
+	expectSequential(f)
 	return opened, nil
 }
 
-func (f *file) close() { _ = f.f.Close() }
+func (f *file) close() {
+	f.drop()
+	_ = f.f.Close()
+}
 
 // read reads on from the offset; io.EOF says that there is no more for now. A plain file may grow after that.
 func (f *file) read(p []byte) (int, error) {
 	if !f.gz {
 		n, err := f.f.ReadAt(p, f.offset)
 		f.offset += int64(n)
+		f.passed(f.offset)
 		if f.offset > f.known.Load() {
 			f.known.Store(f.offset)
 		}
@@ -73,7 +82,7 @@ func (f *file) read(p []byte) (int, error) {
 const unpackBuffer = 64 << 10
 
 func (f *file) unpack() error {
-	z, err := gzip.NewReader(bufio.NewReaderSize(io.NewSectionReader(f.f, 0, 1<<62), unpackBuffer))
+	z, err := gzip.NewReader(bufio.NewReaderSize(&onDisk{file: f}, unpackBuffer))
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF // an empty file is no gzip file: lumberjack has only just created it
 	}
@@ -82,6 +91,19 @@ func (f *file) unpack() error {
 	}
 	f.unpacked = bufio.NewReader(z)
 	return nil
+}
+
+// onDisk is a .gz as it lies there, from its beginning on.
+type onDisk struct {
+	*file
+	at int64
+}
+
+func (d *onDisk) Read(p []byte) (int, error) {
+	n, err := d.f.ReadAt(p, d.at)
+	d.at += int64(n)
+	d.passed(d.at)
+	return n, err
 }
 
 // seek makes offset the next byte to read, reading through what is packed. It reports whether offset can be a place
@@ -129,7 +151,10 @@ func (f *file) seekPlain(offset int64) (bool, error) {
 	return last[0] == '\n' || n == 1 && errors.Is(err, io.EOF), nil
 }
 
-func (f *file) rewind() { f.offset, f.unpacked = 0, nil }
+func (f *file) rewind() {
+	f.offset, f.unpacked = 0, nil
+	f.pages.reread()
+}
 
 // identify gives the hash of the first line, or of all there is if the file has no newline: then whole is false and
 // the hash is an identity only if the file has stopped growing. An empty file has none. The reading position stays.

@@ -1,6 +1,7 @@
 package tailer
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -298,4 +299,34 @@ func TestEqualFirstLines(t *testing.T) {
 	w.rotate()
 	w.raw("same\ne1\n")
 	w.reads([]string{"c2", "same", "d1", "same", "e1"})
+}
+
+// A line says whether it may have been handed over before at another position.
+func TestAgain(t *testing.T) {
+	w := newWorld(t)
+	w.ok(os.WriteFile(w.path, []byte("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n"), 0o600))
+	follow, err := open(w.cfg, nil)
+	w.ok(err)
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	next := func() (line Line) {
+		line, err := follow.Next(now)
+		w.ok(err)
+		return line
+	}
+	var end positions.Position
+	for range 3 {
+		line := next()
+		if end = line.End; line.Again {
+			t.Error("a line that is new is said to come again")
+		}
+	}
+	follow.Close()
+	w.ok(os.WriteFile(w.path, []byte("{\"a\":1}\n{\"a\":2}"), 0o600)) // what a loss of power leaves
+	follow, err = open(w.cfg, &end)
+	w.ok(err)
+	defer follow.Close()
+	if line := next(); !line.Again || line.End.LSN <= end.LSN {
+		t.Errorf("the first line of a file that was cut: %+v", line)
+	}
 }

@@ -49,11 +49,16 @@ func (c *chain) place(from *positions.Position, start Start) (at positions.Posit
 			at = *from
 		}
 		c.skip(start.Since)
+		c.leaveOld()
 		if c.at < len(c.links) { // so that it is missed if it goes before anything was acknowledged
-			at.FirstLine, at.Name, at.Inode = c.links[c.at].id, c.links[c.at].stem, c.links[c.at].inode()
+			c.beginOf(&at)
 		}
 	default:
 		at, gap, err = c.resume(*from)
+		if c.leaveOld() {
+			c.beginOf(&at)
+			at.Others = nil
+		}
 	}
 	if err != nil {
 		return at, false, err

@@ -22,6 +22,9 @@ type Config struct {
 	Path string
 	// Start says where to begin if there is no position.
 	Start Start
+	// Oldest leaves out the backups at the beginning, or from the position on, that hold nothing newer, as far as names tell; they
+	// are not read, see Old. Zero: all are read.
+	Oldest time.Time
 	// MaxLine is the longest line, in bytes, that is handed over whole.
 	MaxLine int
 	// Poll is how often to look when no notification comes.
@@ -46,10 +49,13 @@ type Line struct {
 	Cut int64
 	// Gap is what is missing before the line, nil if nothing is known to be. Its times are left to the caller.
 	Gap *positions.Gap
+	// Again says that the line, and those after it, may have been handed over before, at other positions: the file was truncated
+	// or rewritten, and is read from its beginning, or it may be a copy.
+	Again bool
 }
 
 // Tailer is one audit log path as an endless sequence of lines. Next and Hole are for one goroutine;
-// Unread, Headroom and Trouble are for any.
+// Unread, Headroom, Trouble, Turns, Rest, Confine and Held are for any.
 type Tailer struct {
 	cfg      Config
 	chain    chain
@@ -61,11 +67,13 @@ type Tailer struct {
 	final    bool               // the file in hand has stopped growing
 	first    bool               // the next line is the first of its file
 	loss     *positions.Gap     // what is missing before the next line
+	again    bool               // the next line may have been handed over before
 	begins   bool               // the last line handed over was the first of its file
 	after    time.Time          // when the file before was rotated, if known
 	until    time.Time          // when this one was, if it was when it was begun
 	stepped  bool               // the clock stepped back while the backups were written
 	consumed atomic.Int64       // bytes of the file in hand that were handed over
+	turns    atomic.Int64       // of Next
 
 	wake chan struct{}
 	stop context.CancelFunc
@@ -97,7 +105,7 @@ func open(cfg Config, from *positions.Position) (*Tailer, error) {
 	}
 	t.chain = chain{
 		dir: filepath.Dir(cfg.Path), names: newNamer(cfg.Path), observer: t.observer,
-		maxGone: cfg.MaxGone, maxOpen: maxOpen,
+		maxGone: cfg.MaxGone, maxOpen: maxOpen, oldest: cfg.Oldest,
 	}
 	at, gap, err := t.chain.begin(from, cfg.Start)
 	if err != nil {
@@ -109,12 +117,16 @@ func open(cfg Config, from *positions.Position) (*Tailer, error) {
 		t.loss = &positions.Gap{Reason: reasonPositionFile}
 	}
 	t.at = at
+	t.again = from != nil && from.Identified() && at.FirstLine == from.FirstLine && at.Offset < from.Offset
 	return t, nil
 }
 
 // Start is the position at which reading began. Its caller commits it when there was none, so that a restart before the
 // first acknowledgement begins at the same place.
 func (t *Tailer) Start() positions.Position { return t.at }
+
+// Old is what Config.Oldest has left out before Start.
+func (t *Tailer) Old() Old { return t.chain.old }
 
 // Close stops watching and lets go of the files.
 func (t *Tailer) Close() {
@@ -132,13 +144,22 @@ func (t *Tailer) Unread() int64 { return max(0, t.chain.unread()-t.consumed.Load
 // no trouble.
 func (t *Tailer) Trouble() error { return t.observer.trouble() }
 
+// Turns rises while Next waits for a line, or reads on: at the latest every Rest, but for a file system that hangs.
+func (t *Tailer) Turns() int64 { return t.turns.Load() }
+
+// Rest is the longest time between two looks at the directory, each of which wakes Next.
+func (t *Tailer) Rest() time.Duration { return trusted * t.cfg.Poll }
+
 // Next gives the next line, and waits for one until ctx ends: the error is then that of ctx. It looks at ctx only when
-// it would have to wait. What cannot be read for the moment is tried again at every wake, and told by log and metric.
+// it would have to wait. What cannot be read for the moment is tried again at every wake, and told by log and metric. Any other
+// error is a ReplacedError.
 func (t *Tailer) Next(ctx context.Context) (Line, error) {
+	shut := false
 	for {
 		if l, ok := t.lines.next(t.first); ok {
 			return t.line(l, 1), nil
 		}
+		t.turns.Add(1)
 		more, err := t.read()
 		if !damagedPack(err) || !t.over(err) { // a damaged backup is told when it is left
 			t.observer.reading(err)
@@ -158,8 +179,18 @@ func (t *Tailer) Next(ctx context.Context) (Line, error) {
 			continue
 		}
 		if err == nil && t.file != nil && t.lines.empty() && t.chain.turnBack(t.at.Offset) {
-			t.file = nil
+			t.file, t.again = nil, true // it may be a copy of what was read
 			continue
+		}
+		if err == nil && t.chain.shut(t.cfg.Path) {
+			if !shut { // a second end is the end, as above
+				shut = true
+				continue
+			}
+			if line, ok := t.unfinished(); ok {
+				return line, nil
+			}
+			return Line{}, t.replaced()
 		}
 		select {
 		case <-ctx.Done():
@@ -204,6 +235,7 @@ func (t *Tailer) begin(l *link) {
 	if l.again || f.offset != l.read {
 		if between, err := f.seek(l.read); err != nil || !between {
 			f.rewind() // in doubt, twice
+			t.again = true
 		}
 	}
 	t.file, t.final = f, false
@@ -225,7 +257,7 @@ func (t *Tailer) restart() (more bool, err error) {
 		return false, fmt.Errorf("going on after a truncation: %w", err)
 	}
 	t.loss = and(t.loss, lost)
-	t.file = nil
+	t.file, t.again = nil, true
 	return true, nil
 }
 
@@ -238,10 +270,7 @@ func (t *Tailer) over(err error) bool {
 func (t *Tailer) leave(err error) (line Line, ok bool) {
 	// The other writer of a file that was turned back to may be in the middle of a line.
 	if now, _ := t.chain.inHand(); !now.again || now.torn {
-		if l, rest := t.lines.rest(t.first); rest {
-			line, ok = t.line(l, 0), true
-			line.Fragment = true
-		}
+		line, ok = t.unfinished()
 	}
 	read := t.at.Offset
 	if err != nil {
@@ -256,10 +285,20 @@ func (t *Tailer) leave(err error) (line Line, ok bool) {
 	return line, ok
 }
 
+// unfinished hands over what the file in hand has after its last newline, if it has something.
+func (t *Tailer) unfinished() (line Line, ok bool) {
+	l, ok := t.lines.rest(t.first)
+	if ok {
+		line = t.line(l, 0)
+		line.Fragment = true
+	}
+	return line, ok
+}
+
 // line moves the position over a line and hands it out. end is the length of the newline.
 func (t *Tailer) line(l rawLine, end int64) Line {
-	line := Line{Bytes: l.bytes, Cut: l.cut, Gap: t.loss}
-	t.loss = nil
+	line := Line{Bytes: l.bytes, Cut: l.cut, Gap: t.loss, Again: t.again}
+	t.loss, t.again = nil, false
 	if t.begins = t.first; t.begins {
 		t.first = false
 		t.at.FirstLine = l.id

@@ -76,6 +76,7 @@ func (c *chain) truncated(offset int64) (lost *positions.Gap, err error) {
 	bytes := c.cutOff(l, offset, copied != nil)
 	c.observer.truncated(bytes)
 	l.file.rewind()
+	l.file.pages.backlog = 0
 	l.id, l.cuts, l.stands, l.read, l.after = positions.Hash{}, nil, l.file.stored(), 0, time.Time{}
 	if copied != nil {
 		c.readFirst(copied, offset)

@@ -10,42 +10,68 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// quiet is how long notifications are left alone after a look. The kernel folds equal ones that nobody fetches, so a
-// busy apiserver costs some looks a second, not one an event.
-const quiet = 25 * time.Millisecond
+// How long notifications are left alone after a look that one has brought about. The kernel folds equal ones that nobody
+// fetches, so a busy apiserver costs some looks a second, not one an event. Backups can live for a fraction of a second,
+// and rotations come in bursts: so it is shorter for as long as the last change of the directory is recent.
+const (
+	quiet       = 150 * time.Millisecond
+	quietLively = 25 * time.Millisecond
+	lively      = time.Second
+)
 
-// watch looks at the directory at every notification and at every poll, and wakes the reader after each look. A
-// notification is only a hint: a lost or refused watch costs latency, never data.
+// trusted is how many times longer a poll waits while notifications are known to come: an idle cluster costs a wake a second.
+const trusted = 4
+
+// watch looks at the directory at every notification, and when there was none for the time of a poll, and wakes the reader
+// after each look. A notification is only a hint: a lost or refused watch costs latency, never data.
 func (t *Tailer) watch(ctx context.Context) {
 	w := watcher{dir: t.chain.dir}
 	defer w.close()
-	poll := time.NewTicker(t.cfg.Poll)
-	defer poll.Stop()
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	t.observer.watching(w.renew())
-	t.look(time.Now())              // what came between New's look and the watch
-	var hints <-chan fsnotify.Event // nil while pausing
-	pausing := true
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hints:
-			hints, pausing = nil, true
-			pause.Reset(quiet)
-		case <-pause.C:
-			hints, pausing = w.hints(), false
-			continue
-		case <-poll.C:
-			t.observer.watching(w.renew())
-			if !pausing {
-				hints = w.hints()
-			}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var renewed time.Time
+	hint, ok := hint{}, true
+	for ok {
+		now := time.Now()
+		if !hint.came || hint.self || now.Sub(renewed) >= t.cfg.Poll {
+			t.observer.watching(w.renew()) // before the look: what comes between the two must not go unseen
+			renewed = now
 		}
-		t.look(time.Now())
+		t.look(now)
+		rest := t.cfg.Poll
+		if w.proven {
+			rest *= trusted
+		}
+		if hint.came {
+			pause := min(rest, t.chain.quiet(now))
+			if _, ok = w.wait(ctx, timer, pause, nil); !ok {
+				return
+			}
+			rest -= pause
+		}
+		hint, ok = w.wait(ctx, timer, rest, w.hints())
 	}
 }
+
+// A hint is a notification, if one came; self says that it is about the directory itself.
+type hint struct{ came, self bool }
+
+// wait waits for a notification, at most for so long; not ok once ctx has ended.
+func (w *watcher) wait(ctx context.Context, timer *time.Timer, most time.Duration, hints <-chan fsnotify.Event) (_ hint, ok bool) {
+	timer.Reset(most)
+	select {
+	case <-ctx.Done():
+		return hint{}, false
+	case e := <-hints:
+		w.proven = true
+		return hint{came: true, self: e.Name == w.dir}, true
+	case <-timer.C:
+		return hint{}, true
+	}
+}
+
+// Look looks at the directory at once, beside the looks that notifications and time bring about. It is for any goroutine.
+func (t *Tailer) Look() { t.look(time.Now()) }
 
 // look scans the directory and wakes the reader.
 func (t *Tailer) look(now time.Time) {
@@ -61,6 +87,7 @@ type watcher struct {
 	dir     string
 	notify  *fsnotify.Watcher
 	watched os.FileInfo
+	proven  bool // a notification came since it is watched
 }
 
 // hints is where notifications come from; it blocks for ever while there are none.
@@ -107,6 +134,6 @@ func (w *watcher) renew() error {
 func (w *watcher) close() {
 	if w.notify != nil {
 		_ = w.notify.Close()
-		w.notify, w.watched = nil, nil
+		w.notify, w.watched, w.proven = nil, nil, false
 	}
 }

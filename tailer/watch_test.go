@@ -56,6 +56,25 @@ func TestLumberjack(t *testing.T) {
 	}
 	w.counted(follow.observer.lostFiles, 0)
 	follow.Close()
+	compressed(t, w.dir)
+}
+
+// compressed returns once lumberjack has compressed the last backup: its goroutine outlives Close, and would make files in a
+// directory that is being removed.
+func compressed(t *testing.T, dir string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		plain, err := filepath.Glob(filepath.Join(dir, "audit-*.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(plain) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%q are not compressed after a minute", plain)
+		}
+	}
 }
 
 func expectLine(t *testing.T, follow *Tailer, number int) {
@@ -164,6 +183,26 @@ func TestCloseEndsEverything(t *testing.T) {
 	for _, fd := range fds {
 		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, w.dir) && to != w.path {
 			t.Fatalf("%s is still open", to)
+		}
+	}
+}
+
+// Notifications are left alone for longest where nothing happens: not while a look could not settle what is there.
+func TestQuiet(t *testing.T) {
+	now := time.Date(2026, 11, 23, 20, 33, 23, 0, time.UTC)
+	for _, row := range []struct {
+		name    string
+		changed time.Time
+		want    time.Duration
+	}{
+		{"not settled", time.Time{}, quietLively},
+		{"changed a moment ago", now.Add(-lively / 2), quietLively},
+		{"the clock stepped back", now.Add(time.Hour), quietLively},
+		{"unchanged", now.Add(-lively), quiet},
+	} {
+		c := chain{changed: row.changed}
+		if got := c.quiet(now); got != row.want {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
 		}
 	}
 }
