@@ -24,7 +24,7 @@ type meaning int
 
 const (
 	stored        meaning = iota // all of them are in Loki
-	notStored                    // a 2xx that is not 204: Loki dropped them
+	notStored                    // a 2xx that is not 204 nor accepted: Loki dropped them
 	unavailable                  // 5xx or no answer: anything may have been stored
 	limited                      // 429: some may have been stored
 	misconfigured                // it is not the entries' fault: the same for any push
@@ -38,6 +38,9 @@ type answer struct {
 	status  int           // 0 if there was no answer
 	after   time.Duration // Retry-After, 0 if not given
 	words   string        // one line for people: the status and what Loki says
+	scope   string        // whose limit a 429 is about
+	known   string        // the reason of a refusal that was known before Loki was asked
+	err     error         // why there was no answer
 }
 
 // code is the value of the label code of auditferry_pushes_total.
@@ -50,11 +53,17 @@ func (a answer) code() string {
 
 // noAnswer is the outcome of an attempt that ended with err.
 func noAnswer(err error) answer {
-	return answer{meaning: unavailable, words: err.Error()}
+	return answer{meaning: unavailable, words: oneLine(err.Error()), err: err}
 }
 
-// read makes an answer of a response and reads its body to the end, within bounds.
-func read(r *http.Response, now time.Time) answer {
+// oneLine makes a line of what another server says, within bounds.
+func oneLine(text string) string {
+	text = text[:min(len(text), maxWords)]
+	return strings.ToValidUTF8(strings.Join(strings.Fields(text), " "), "\uFFFD")
+}
+
+// read makes an answer of a response and reads its body to the end, within bounds. Accepted are codes that acknowledge beside 204.
+func read(r *http.Response, now time.Time, accepted []int) answer {
 	text, err := io.ReadAll(io.LimitReader(r.Body, maxWords))
 	if err == nil {
 		_, err = io.CopyN(io.Discard, r.Body, maxDrained)
@@ -62,14 +71,20 @@ func read(r *http.Response, now time.Time) answer {
 	if err != nil && !errors.Is(err, io.EOF) && r.StatusCode/100 == 2 {
 		return noAnswer(fmt.Errorf("reading the answer %d: %w", r.StatusCode, err))
 	}
-	body := strings.ToValidUTF8(strings.Join(strings.Fields(string(text)), " "), "\uFFFD")
+	body := oneLine(string(text))
 	a := answer{status: r.StatusCode, meaning: meaningOf(r, body)}
+	if a.meaning == notStored && slices.Contains(accepted, r.StatusCode) && !blamesConfiguration(r, body) {
+		a.meaning = stored
+	}
+	if a.meaning == limited {
+		a.scope = scopeOf(body)
+	}
 	a.words = strings.TrimSpace(fmt.Sprintf("%d %s", r.StatusCode, http.StatusText(r.StatusCode)))
 	if body != "" {
 		a.words += ": " + body
 	}
-	if hint := hintOf(r); hint != "" && a.meaning == misconfigured {
-		a.words += " (" + hint + ")"
+	if a.meaning == misconfigured || a.meaning == notStored {
+		a.words += " (" + hintOf(r, body) + ")"
 	}
 	if a.meaning == limited || a.meaning == unavailable {
 		a.after = retryAfter(r.Header.Get("Retry-After"), now)
@@ -105,6 +120,34 @@ func meaningOf(r *http.Response, body string) meaning {
 	}
 }
 
+// The values of the label scope of auditferry_rate_limited_total.
+const (
+	scopeTenant = "tenant"
+	scopeStream = "stream"
+	scopeOther  = "other"
+)
+
+// tenantLimit begins Loki's answer 429 that is about the tenant (pkg/validation/validate.go; before 3.0 with a capital letter).
+// That about a stream is a list, each line of which quotes the limit (pkg/ingester/stream.go). A client of the apiserver
+// chooses some of the labels that both it and other texts end with.
+const (
+	tenantLimit       = "ingestion rate limit exceeded for user "
+	streamLimitBegins = "entry with timestamp "
+	streamLimit       = "ignored, reason: 'Per stream rate limit exceeded "
+)
+
+// scopeOf says whose limit an answer 429 is about.
+func scopeOf(body string) string {
+	switch {
+	case len(body) >= len(tenantLimit) && strings.EqualFold(body[:len(tenantLimit)], tenantLimit):
+		return scopeTenant
+	case strings.HasPrefix(body, streamLimitBegins) && strings.Contains(body, streamLimit):
+		return scopeStream
+	default:
+		return scopeOther
+	}
+}
+
 // configurationWords begin answers with status 400 that no event is to blame for: each push would be answered so, and the
 // dead-letter file would fill with good events. They are compared with the beginning only, because Loki's texts go on with
 // labels, of which a client of the apiserver chooses some.
@@ -129,8 +172,13 @@ func blamesConfiguration(r *http.Response, body string) bool {
 }
 
 // hintOf says what the operator can do about an answer that has to do with the configuration.
-func hintOf(r *http.Response) string {
+func hintOf(r *http.Response, body string) string {
 	switch {
+	case r.StatusCode/100 == 2 && blamesConfiguration(r, body):
+		return "Loki answers 204 to what it has stored; check --loki-url and Loki's configuration"
+	case r.StatusCode/100 == 2:
+		return "Loki answers 204 to what it has stored; if this is another server, whose code for that is " + strconv.Itoa(r.StatusCode) +
+			", give --loki-accept-status=" + strconv.Itoa(r.StatusCode)
 	case r.StatusCode/100 == 3:
 		// Followed, a 301 or 302 would turn the push into a GET.
 		return "it redirects to " + destination(r) + ": give that address as --loki-url"
@@ -163,12 +211,13 @@ func retryAfter(header string, now time.Time) time.Duration {
 	return min(max(wait, 0), maxRetryAfter)
 }
 
-// The reasons under which an entry is counted as dropped and lies in the dead-letter file.
+// The reasons under which an entry is counted as dropped and lies in the dead-letter file. Those that are exported can be known
+// before Loki is asked.
 const (
-	reasonLine        = "line_too_long"
-	reasonOld         = "too_old"
+	ReasonLine        = "line_too_long"
+	ReasonOld         = "too_old"
+	ReasonFuture      = "too_far_in_future"
 	reasonBehind      = "too_far_behind"
-	reasonFuture      = "too_far_in_future"
 	reasonLabels      = "labels"
 	reasonMetadata    = "structured_metadata"
 	reasonRequestSize = "request_too_large"
@@ -176,17 +225,17 @@ const (
 	reasonRefused     = "refused"
 )
 
-var reasons = []string{reasonLine, reasonOld, reasonBehind, reasonFuture, reasonLabels, reasonMetadata, reasonRequestSize,
+var reasons = []string{ReasonLine, ReasonOld, reasonBehind, ReasonFuture, reasonLabels, reasonMetadata, reasonRequestSize,
 	reasonUnencodable, reasonRefused}
 
 // refusals maps Loki's texts (pkg/validation/validate.go, pkg/chunkenc/interface.go, pkg/loghttp/push/push.go) to reasons;
 // the first that occurs counts, so that labels, which occur in most texts, come last.
 var refusals = []struct{ text, reason string }{
-	{"max entry size", reasonLine},
+	{"max entry size", ReasonLine},
 	{"entry too far behind", reasonBehind},
 	{"entry out of order", reasonBehind},
-	{"has timestamp too old", reasonOld},
-	{"has timestamp too new", reasonFuture},
+	{"has timestamp too old", ReasonOld},
+	{"has timestamp too new", ReasonFuture},
 	{"structured metadata too large", reasonMetadata},
 	{"too many structured metadata labels", reasonMetadata},
 	{"label name", reasonLabels},
@@ -198,6 +247,9 @@ var refusals = []struct{ text, reason string }{
 
 // reason names why the one entry of a push was refused.
 func (a answer) reason() string {
+	if a.known != "" {
+		return a.known
+	}
 	if a.status == 0 {
 		return reasonUnencodable
 	}

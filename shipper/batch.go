@@ -1,25 +1,21 @@
 package shipper
 
 import (
+	"bytes"
+	"slices"
 	"time"
-	"unsafe"
-
-	"github.com/grafana/loki/pkg/push"
 )
 
+// What a batch keeps over Reset; what an unusual batch needed beyond is let go.
 const (
-	// chunkSize is that of the arena's chunks: small enough that a batch of 1 MiB wastes little at its end.
-	chunkSize = 128 << 10
-	// What a batch keeps over Reset; what an unusual batch needed beyond is let go.
-	keptChunks  = 12
 	keptEntries = 8 << 10
-	keptFields  = 16 * keptEntries
 	keptStreams = 4 << 10
 	keptBody    = 1 << 20
 )
 
-// A Field is one name and value of an entry's structured metadata.
-type Field struct {
+// A Field is one name and value of an entry's structured metadata. It is an unnamed type, so that whoever declares the same
+// need not convert.
+type Field = struct {
 	Name  string
 	Value []byte
 }
@@ -43,37 +39,64 @@ type stream struct {
 // in reports whether p has entries of the stream.
 func (s *stream) in(p span) bool { return p.lo < s.first+s.count && s.first < p.hi }
 
-// A Batch collects entries for one push. The zero Batch is empty and ready for use. Lines and values are copied into chunks
-// of memory that Reset keeps, and the strings of push.Entry are views of it, so adding costs one copy and, once the batch
-// has been filled before, no allocation. A Batch is not safe for concurrent use.
+// A record is one entry of a batch.
+type record struct {
+	wire   []byte // as it stands in the message of its stream, see appendEntry
+	line   int    // bytes of the line
+	size   int    // what Loki counts: line and structured metadata
+	stream int32  // index into streams
+	unfit  bool   // no push can hold its time
+}
+
+// A Batch collects entries for one push. The zero Batch is empty and ready for use. Entries are encoded as they are added,
+// into chunks of memory that Reset keeps, so adding costs one copy and, once the batch has been filled before, no
+// allocation. A Batch is not safe for concurrent use.
 type Batch struct {
 	arena   arena
-	entries []push.Entry // in the order of Add
-	member  []int32      // entries[i] belongs to streams[member[i]]
-	fields  []push.LabelAdapter
+	records []record // in the order of Add
 	streams []stream
 	index   map[string]int32 // by labels, into streams
 	bytes   int
 
-	grouped []push.Entry // entries in the order of streams; see group
-	body    []byte       // memory for the bytes of a push
+	buried  []burial
+	grouped []int32 // indexes of records in the order of streams; see group
+	body    []byte  // memory for the bytes of a push
 }
 
-// Add appends e. It keeps no slice of e: line and values are copied; the strings (stream, field names) are kept as they are.
+// Add appends e. It keeps no slice of e; the string Stream is kept as it is.
 func (b *Batch) Add(e Entry) {
-	first := len(b.fields)
-	for _, f := range e.Metadata {
-		b.fields = append(b.fields, push.LabelAdapter{Name: f.Name, Value: b.arena.copy(f.Value)})
-		b.bytes += len(f.Name) + len(f.Value)
+	r := record{line: len(e.Line), size: len(e.Line), unfit: !fits(e.Time), stream: b.streamOf(&e)}
+	for i := range e.Metadata {
+		r.size += len(e.Metadata[i].Name) + len(e.Metadata[i].Value)
 	}
-	last := len(b.fields)
-	b.entries = append(b.entries, push.Entry{
-		Timestamp:          e.Time,
-		Line:               b.arena.copy(e.Line),
-		StructuredMetadata: b.fields[first:last:last],
-	})
-	b.bytes += len(e.Line)
+	size := sizeEntry(&e)
+	r.wire = appendEntry(b.arena.take(sizeMessage(size))[:0], &e, size)
+	b.bytes += r.size
+	b.records = append(b.records, r)
+}
 
+// A burial is an entry that is not pushed because Loki is known to refuse it.
+type burial struct {
+	entry         Entry
+	reason, words string
+}
+
+// Bury appends an entry that is to go to the dead-letter file at once, without being pushed. The reason is one of those of
+// auditferry_dropped_entries_total, the words are for people. It keeps no slice of e. Len does not count it, Bytes does.
+func (b *Batch) Bury(e Entry, reason, words string) {
+	e.Line = bytes.Clone(e.Line)
+	e.Metadata = slices.Clone(e.Metadata)
+	b.bytes += len(e.Line)
+	for i := range e.Metadata {
+		f := &e.Metadata[i]
+		b.bytes += len(f.Name) + len(f.Value)
+		f.Value = bytes.Clone(f.Value)
+	}
+	b.buried = append(b.buried, burial{e, reason, words})
+}
+
+// streamOf counts e to its stream and gives the stream's index.
+func (b *Batch) streamOf(e *Entry) int32 {
 	i, known := b.index[e.Stream]
 	if !known {
 		if b.index == nil {
@@ -91,23 +114,22 @@ func (b *Batch) Add(e Entry) {
 	if e.Time.After(s.newest) {
 		s.newest = e.Time
 	}
-	b.member = append(b.member, i)
+	return i
 }
 
-// Len returns the number of entries.
-func (b *Batch) Len() int { return len(b.entries) }
+// Len returns the number of entries to push.
+func (b *Batch) Len() int { return len(b.records) }
 
 // Bytes returns the bytes of lines and structured metadata (names and values), as they were added. Labels do not count.
 func (b *Batch) Bytes() int { return b.bytes }
 
-// Reset empties b and keeps its memory, up to what an ordinary batch needs.
+// Reset empties b and keeps its memory, up to what an ordinary batch needs, or this one has needed.
 func (b *Batch) Reset() {
 	b.arena.reset()
-	b.entries = emptied(b.entries, keptEntries)
+	b.records = emptied(b.records, keptEntries)
+	b.buried = nil
 	b.grouped = emptied(b.grouped, keptEntries)
-	b.member = emptied(b.member, keptEntries)
-	b.body = emptied(b.body, keptBody)
-	b.fields = emptied(b.fields, keptFields)
+	b.body = emptied(b.body, max(keptBody, 2*len(b.body)))
 	if len(b.streams) > keptStreams {
 		b.index = nil
 	}
@@ -128,15 +150,34 @@ func (b *Batch) group(alone func(*stream) bool) {
 		first += s.count
 		s.count = 0
 	}
-	if cap(b.grouped) < len(b.entries) {
-		b.grouped = make([]push.Entry, len(b.entries), cap(b.entries))
+	if cap(b.grouped) < len(b.records) {
+		b.grouped = make([]int32, len(b.records), cap(b.records))
 	}
-	b.grouped = b.grouped[:len(b.entries)]
-	for i, e := range b.entries {
-		s := &b.streams[b.member[i]]
-		b.grouped[s.first+s.count] = e
+	b.grouped = b.grouped[:len(b.records)]
+	for i := range b.records {
+		s := &b.streams[b.records[i].stream]
+		b.grouped[s.first+s.count] = int32(i)
 		s.count++
 	}
+}
+
+// at gives an entry by its place in the order of grouped.
+func (b *Batch) at(i int) *record { return &b.records[b.grouped[i]] }
+
+// size is the bytes of lines and structured metadata of p.
+func (b *Batch) size(p span) (bytes int) {
+	for i := p.lo; i < p.hi; i++ {
+		bytes += b.at(i).size
+	}
+	return bytes
+}
+
+// entry gives an entry, by its place in the order of grouped, as it was added. It points into the batch.
+func (b *Batch) entry(i int) (Entry, error) {
+	r := b.at(i)
+	e, err := readEntry(r.wire)
+	e.Stream = b.streams[r.stream].labels
+	return e, err
 }
 
 // ordered gives the streams in the order of grouped.
@@ -151,7 +192,13 @@ func (b *Batch) ordered(yield func(*stream) bool) {
 }
 
 // single reports whether p has entries of one stream only.
-func (b *Batch) single(p span) bool { return len(b.split(p)) == 1 }
+func (b *Batch) single(p span) bool {
+	if p.len() == 0 {
+		return false
+	}
+	s := &b.streams[b.at(p.lo).stream]
+	return p.hi <= s.first+s.count
+}
 
 // split cuts p into the parts of its streams.
 func (b *Batch) split(p span) []span {
@@ -178,15 +225,6 @@ func (b *Batch) times() (oldest, newest time.Time) {
 	return oldest, newest
 }
 
-// entrySize is what Loki counts of an entry: line and structured metadata.
-func entrySize(e *push.Entry) int {
-	size := len(e.Line)
-	for _, f := range e.StructuredMetadata {
-		size += len(f.Name) + len(f.Value)
-	}
-	return size
-}
-
 // emptied is s with length 0; its elements are zeroed, so that they hold no memory, and it is nil if its capacity is over kept.
 func emptied[T any](s []T, kept int) []T {
 	if cap(s) > kept {
@@ -194,39 +232,4 @@ func emptied[T any](s []T, kept int) []T {
 	}
 	clear(s)
 	return s[:0]
-}
-
-// An arena hands out strings in a few big chunks. A longer string than a chunk gets memory of its own, which goes with reset.
-type arena struct {
-	chunks [][]byte // each with capacity chunkSize
-	used   int      // chunks[:used] are filled, the last of them to its length
-}
-
-func (a *arena) copy(p []byte) string {
-	switch {
-	case len(p) == 0:
-		return ""
-	case len(p) > chunkSize:
-		return string(p)
-	case a.used == 0 || len(p) > chunkSize-len(a.chunks[a.used-1]):
-		if a.used == len(a.chunks) {
-			a.chunks = append(a.chunks, make([]byte, 0, chunkSize))
-		}
-		a.used++
-	}
-	c := &a.chunks[a.used-1]
-	start := len(*c)
-	*c = append(*c, p...) // never beyond its capacity, so what was handed out stays where it is
-	return unsafe.String(&(*c)[start], len(p))
-}
-
-func (a *arena) reset() {
-	if len(a.chunks) > keptChunks {
-		clear(a.chunks[keptChunks:])
-		a.chunks = a.chunks[:keptChunks]
-	}
-	for i := range a.chunks {
-		a.chunks[i] = a.chunks[i][:0]
-	}
-	a.used = 0
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,8 @@ type Config struct {
 	HTTP promconfig.HTTPClientConfig
 	// Timeout of one attempt, from connecting to the end of the answer. Default 10 s.
 	Timeout time.Duration
-	// InFlight is how many batches of one queue may be sent and not yet acknowledged. Default 2.
+	// InFlight is how many batches of one queue may be sent and not yet acknowledged. Default 2, and if StreamRate is 0 up to
+	// 5 more, of all queues together, while Loki takes long to answer.
 	InFlight int
 	// BackoffMin and BackoffMax bound the interval between attempts; each pause is spread by half of it either way.
 	// Defaults 500 ms and 1 min.
@@ -36,6 +38,11 @@ type Config struct {
 	// StreamRate is how fast one stream may be pushed, in bytes of lines and structured metadata per second; 0: as fast as
 	// it goes.
 	StreamRate int
+	// Rate is how fast all streams together may be pushed, counted in the same way; 0: as fast as Loki's limit for the tenant
+	// allows, which is found out.
+	Rate int
+	// AcceptStatus are the codes from 200 to 299 that acknowledge a push, beside 204.
+	AcceptStatus []int
 	// EveryStreamAlone makes a push of its own of every stream of a batch. It is for one that pushes to streams to which another
 	// process pushes too: it cannot know how far behind their newest entries its own are, and Loki tells the truth only
 	// about a stream that is alone (see roll).
@@ -58,7 +65,7 @@ const minStreamRate = 1 << 10
 
 func (cfg *Config) setDefaults() {
 	setDefault(&cfg.Timeout, 10*time.Second)
-	setDefault(&cfg.InFlight, 2)
+	setDefault(&cfg.InFlight, UsualInFlight)
 	setDefault(&cfg.BackoffMin, 500*time.Millisecond)
 	setDefault(&cfg.BackoffMax, time.Minute)
 	setDefault(&cfg.UserAgent, "auditferry")
@@ -78,12 +85,18 @@ type Client struct {
 	cfg     Config
 	url     *url.URL
 	http    *http.Client
-	encoder encoder
+	encoder *encoder
+	answers answerTime
+	extras  extras
+	chunks  chunkStore
 	letters *deadLetters
 	pace    *pace
-	roll    *roll
-	metrics *metrics
-	health  *health
+	// throttle and sizes are what is known of the limits that Loki, or a gateway before it, has for the tenant.
+	throttle *throttle
+	sizes    sizeLimit
+	roll     *roll
+	metrics  *metrics
+	health   *health
 
 	// Tests step time by hand.
 	sleep func(context.Context, time.Duration) error
@@ -92,6 +105,7 @@ type Client struct {
 
 // New checks the configuration and makes a client. It does not connect. Its errors say which flag is wrong and what to do.
 func New(cfg Config) (*Client, error) {
+	mayLend := cfg.InFlight == 0 && cfg.StreamRate == 0
 	cfg.setDefaults()
 	target, err := PushURL(cfg.URL)
 	if err != nil {
@@ -106,18 +120,20 @@ func New(cfg Config) (*Client, error) {
 	if cfg.StreamRate < 0 || 0 < cfg.StreamRate && cfg.StreamRate < minStreamRate {
 		return nil, fmt.Errorf("a stream rate of %d bytes a second: it must be 0, for none, or at least %d", cfg.StreamRate, minStreamRate)
 	}
+	if cfg.Rate < 0 || 0 < cfg.Rate && cfg.Rate < minStreamRate {
+		return nil, fmt.Errorf("a rate of %d bytes a second: it must be 0, for none, or at least %d", cfg.Rate, minStreamRate)
+	}
+	if i := slices.IndexFunc(cfg.AcceptStatus, func(status int) bool { return status < 200 || status > 299 }); i >= 0 {
+		return nil, fmt.Errorf("status %d cannot acknowledge a push: only 200 to 299 can", cfg.AcceptStatus[i])
+	}
 	letters, err := openDeadLetters(cfg.DeadLetterFile, cfg.DeadLetterMaxSize)
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.HTTP.Validate(); err != nil {
-		return nil, fmt.Errorf("the HTTP client for Loki: %w", err)
-	}
-	client, err := promconfig.NewClientFromConfig(cfg.HTTP, "loki")
+	client, err := newHTTPClient(&cfg)
 	if err != nil {
-		return nil, fmt.Errorf("the HTTP client for Loki: %w", err)
+		return nil, err
 	}
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	m, err := newMetrics(cfg.Registerer, letters.size)
 	if err != nil {
 		return nil, err
@@ -125,7 +141,9 @@ func New(cfg Config) (*Client, error) {
 	roll := newRoll()
 	roll.doubtAll = cfg.EveryStreamAlone
 	return &Client{
-		cfg: cfg, url: target, http: client, letters: letters, pace: newPace(cfg.StreamRate, cfg.InFlight), roll: roll, metrics: m,
+		cfg: cfg, url: target, http: client, encoder: newEncoder(), letters: letters,
+		pace: newPace(cfg.StreamRate, cfg.InFlight), extras: extras{allowed: mayLend}, roll: roll, metrics: m,
+		throttle: newThrottle(cfg.Rate, m.rateLimit), sizes: sizeLimit{log: cfg.Logger, gauge: m.batchLimit},
 		health: newHealth(cfg.Logger, m.lokiUp, target.Redacted()),
 		sleep:  sleep, now: time.Now,
 	}, nil
@@ -134,8 +152,11 @@ func New(cfg Config) (*Client, error) {
 // State is nil as long as pushes go through, and a *Trouble when they do not.
 func (c *Client) State() error { return c.health.state() }
 
-// Close lets go of idle connections. It is called after the queues are drained.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close lets go of idle connections. It is called once, after the queues are drained.
+func (c *Client) Close() {
+	c.encoder.close()
+	c.http.CloseIdleConnections()
+}
 
 // PushURL gives the URL of the push API for what the user gave as --loki-url, or an error that says what is wrong with it.
 func PushURL(given string) (*url.URL, error) {
@@ -178,7 +199,7 @@ func (c *Client) post(ctx context.Context, packed []byte) answer {
 	request.Header.Set("Content-Type", "application/x-protobuf")
 	request.Header.Set("User-Agent", c.cfg.UserAgent)
 	if c.cfg.TenantID != "" {
-		request.Header.Set("X-Scope-OrgID", c.cfg.TenantID)
+		request.Header.Set(tenantHeader, c.cfg.TenantID)
 	}
 	c.metrics.inFlight.Inc()
 	defer c.metrics.inFlight.Dec()
@@ -189,9 +210,13 @@ func (c *Client) post(ctx context.Context, packed []byte) answer {
 		c.metrics.attempt(a, c.now().Sub(start))
 		return a
 	}
-	a := read(response, c.now())
+	a := read(response, c.now(), c.cfg.AcceptStatus)
 	_ = response.Body.Close() // the answer is known
-	c.metrics.attempt(a, c.now().Sub(start))
+	took := c.now().Sub(start)
+	c.metrics.attempt(a, took)
+	if a.meaning == stored {
+		c.answers.note(took)
+	}
 	return a
 }
 

@@ -153,7 +153,7 @@ func TestBodyEndsWithItsAttempt(t *testing.T) {
 func TestAnswerIsBounded(t *testing.T) {
 	response := &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"86400"}},
 		Body: io.NopCloser(strings.NewReader(strings.Repeat("long\n", 100000)))}
-	a := read(response, testTime)
+	a := read(response, testTime, nil)
 	if len(a.words) > maxWords+100 || strings.Contains(a.words, "\n") || a.after != maxRetryAfter {
 		t.Errorf("%d bytes of words, Retry-After %v", len(a.words), a.after)
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/grafana/loki/pkg/push"
 	"gopkg.in/natefinch/lumberjack.v2"
 )
 
@@ -37,11 +36,11 @@ type DeadLetterField struct {
 	Bytes []byte `json:"value_base64,omitempty"`
 }
 
-func newDeadLetter(now time.Time, labels string, e push.Entry, a answer) DeadLetter {
-	d := DeadLetter{Time: now.UTC(), Reason: a.reason(), Answer: a.words, Labels: labels,
-		Timestamp: e.Timestamp.UTC().Format(time.RFC3339Nano)}
+func newDeadLetter(now time.Time, e Entry, a answer) DeadLetter {
+	d := DeadLetter{Time: now.UTC(), Reason: a.reason(), Answer: a.words, Labels: e.Stream,
+		Timestamp: e.Time.UTC().Format(time.RFC3339Nano)}
 	d.Event, d.EventBytes = textOrBytes(e.Line)
-	for _, m := range e.StructuredMetadata {
+	for _, m := range e.Metadata {
 		f := DeadLetterField{Name: m.Name}
 		f.Value, f.Bytes = textOrBytes(m.Value)
 		d.Metadata = append(d.Metadata, f)
@@ -49,11 +48,11 @@ func newDeadLetter(now time.Time, labels string, e push.Entry, a answer) DeadLet
 	return d
 }
 
-func textOrBytes(s string) (string, []byte) {
-	if utf8.ValidString(s) {
-		return s, nil
+func textOrBytes(b []byte) (string, []byte) {
+	if utf8.Valid(b) {
+		return string(b), nil
 	}
-	return "", []byte(s)
+	return "", b
 }
 
 // errDeadLettersFull stops an entry at the limit of the dead-letter files.
@@ -156,11 +155,10 @@ func (l *deadLetters) current() (length int64, whole bool, err error) {
 func (l *deadLetters) size() int64 {
 	dir, base := filepath.Dir(l.path), filepath.Base(l.path)
 	ext := filepath.Ext(base)
-	stem := strings.TrimSuffix(base, ext) + "-"
 	files, _ := os.ReadDir(dir)
 	total := int64(0)
 	for _, f := range files {
-		if f.Name() != base && !(strings.HasPrefix(f.Name(), stem) && strings.HasSuffix(f.Name(), ext)) {
+		if f.Name() != base && !rotatedFrom(f.Name(), strings.TrimSuffix(base, ext), ext) {
 			continue
 		}
 		if info, err := f.Info(); err == nil {

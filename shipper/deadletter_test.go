@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/grafana/loki/pkg/push"
 )
 
 func TestDeadLetterHoldsTheEntry(t *testing.T) {
@@ -34,7 +32,7 @@ func TestDeadLetterHoldsTheEntry(t *testing.T) {
 		t.Fatalf("%d dead letters", len(letters))
 	}
 	for i, d := range letters {
-		if d.Event+string(d.EventBytes) != lines[i] || d.Labels != `{job="test", user="a\"b"}` || d.Reason != reasonLine ||
+		if d.Event+string(d.EventBytes) != lines[i] || d.Labels != `{job="test", user="a\"b"}` || d.Reason != ReasonLine ||
 			!strings.HasPrefix(d.Answer, "400 Bad Request: max entry size") || !d.Time.Equal(testTime) {
 			t.Errorf("%+v", d)
 		}
@@ -95,6 +93,55 @@ func TestDeadLetterIsSyncedBeforeTheAcknowledgement(t *testing.T) {
 	}
 }
 
+// What is buried is not pushed, and is acknowledged only when it is durable, also where nothing else is in the batch.
+func TestBurial(t *testing.T) {
+	for _, lines := range [][]string{nil, {"a", "b"}} {
+		r := newRig(t, nil)
+		acked, syncs := false, 0
+		r.client.letters.sync = func(path string) error {
+			if acked {
+				t.Error("acknowledged before the sync")
+			}
+			if syncs++; syncs == 2 {
+				return errors.New("no space left on device")
+			}
+			return syncFile(path)
+		}
+		batch := r.batch(lines...)
+		long, old := testEntry(7, "long"), testEntry(8, "old")
+		batch.Bury(long, ReasonLine, "the line is too long")
+		batch.Bury(old, ReasonOld, "the event is too old")
+		long.Line[0], old.Metadata[0].Value[0] = 'x', 'x' // the batch keeps no slice of them
+		if batch.Len() != len(lines) || batch.Bytes() < len("long")+len("old") {
+			t.Errorf("%d entries to push, %d bytes", batch.Len(), batch.Bytes())
+		}
+		if err := r.queue.Send(t.Context(), batch, func() { acked = true }); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.queue.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !acked || syncs != 3 || len(r.server.Entries()) != len(lines) {
+			t.Errorf("acked %v after %d syncs, %d entries in Loki", acked, syncs, len(r.server.Entries()))
+		}
+		letters := deadLettersOf(t, r.client.cfg.DeadLetterFile)
+		if len(letters) != 3 { // the second one was written twice, as after any failed sync
+			t.Fatalf("%d dead letters, want 3", len(letters))
+		}
+		first, last := letters[0], letters[2]
+		if first.Event != "long" || first.Reason != ReasonLine || first.Answer != "the line is too long" ||
+			last.Event != "old" || last.Reason != ReasonOld || last.Metadata[0].Value != "id-old" || last.Labels != testEntry(8, "").Stream {
+			t.Errorf("dead letters %+v", letters)
+		}
+		if got := r.metric("dropped_entries_total", ReasonOld); got != 1 {
+			t.Errorf("%v dropped as too old", got)
+		}
+		if next := r.queue.Batch(); len(next.buried) != 0 || next.Bytes() != 0 {
+			t.Error("the batch is not empty when it is used again")
+		}
+	}
+}
+
 // At the limit an entry is not dropped: it waits until there is room, and the state says so.
 func TestDeadLetterLimit(t *testing.T) {
 	r := newRig(t, func(cfg *Config) { cfg.DeadLetterMaxSize = 600 })
@@ -132,7 +179,7 @@ func TestDeadLetterFiles(t *testing.T) {
 	letters.each = 4000
 	write := func(line string) {
 		t.Helper()
-		if err := letters.write(newDeadLetter(testTime, "{}", push.Entry{Line: line}, answer{status: 400})); err != nil {
+		if err := letters.write(newDeadLetter(testTime, Entry{Stream: "{}", Line: []byte(line)}, answer{status: 400})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,6 +215,25 @@ func TestDeadLetterFiles(t *testing.T) {
 	}
 	if len(files) != 2 || letters.size() != sum {
 		t.Errorf("%d files of %d bytes, counted %d", len(files), sum, letters.size())
+	}
+}
+
+// Another destination's dead letters lie beside ours, under a name that can begin like ours.
+func TestLettersOfOthersDoNotCount(t *testing.T) {
+	dir := t.TempDir()
+	for name, size := range map[string]int{
+		"dead-letters.loki.jsonl": 1, "dead-letters.loki-2026-11-23T20-00-00.000.jsonl": 2,
+		"dead-letters.loki-2026-11-23T20-00-00.000-ABCDEF.jsonl": 4, // of a replay
+		"dead-letters.loki-2.jsonl":                              8, "dead-letters.loki-2-2026-11-23T20-00-00.000.jsonl": 16, "dead-letters.jsonl": 32,
+		"dead-letters.loki-2026-11-23T20-00-00.000.jsonl.gz": 64,
+	} {
+		write(t, filepath.Join(dir, name), strings.Repeat("x", size))
+	}
+	for name, want := range map[string]int64{"dead-letters.loki.jsonl": 7, "dead-letters.loki-2.jsonl": 24, "dead-letters.jsonl": 32} {
+		letters := deadLetters{path: filepath.Join(dir, name)}
+		if got := letters.size(); got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
 	}
 }
 

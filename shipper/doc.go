@@ -12,7 +12,7 @@
 //
 // The function given to Send is called when each entry of the batch, and of all batches sent before it, is stored by Loki
 // or lies fsynced in the dead-letter file; in the order of Send, one call at a time. Nothing else calls it: a position that
-// moves only there is never past what is safe. A crash between the two is a repeat, of at most Config.InFlight batches,
+// moves only there is never past what is safe. A crash between the two is a repeat, of at most Config.InFlight batches and the extras,
 // because a batch holds its place until it is acknowledged, not until its push ends.
 //
 // There is no time limit and no give-up: what can end differently is tried again for as long as it takes, and meanwhile
@@ -22,10 +22,16 @@
 // # Where to read
 //
 //	batch.go       entries, grouped by stream, in memory that is used again
-//	encode.go      protobuf and snappy, once for each push, not once for each attempt
+//	wire.go        an entry as protobuf, written once, when it is added
+//	encode.go      the body of a push: protobuf and snappy, once for each push, not once for each attempt
 //	queue.go       pushes in flight, acknowledgement in order, backpressure, drain
+//	extras.go      how many more may be in flight while Loki answers slowly
 //	plan.go        which streams are pushed alone, because only then Loki's answer is the truth
 //	pace.go        how fast a stream may be, so that Loki does not cut it into shards
+//	throttle.go    how fast all of it may be: --loki-rate, and the limit of the tenant, which is found out
+//	size.go        how large a push may be, learnt from 413
+//	lanes.go       pushes of one batch side by side
+//	http.go        the HTTP client, where its library is too patient
 //	retry.go       one batch until it is settled: attempts, pauses, halving
 //	answer.go      what an answer of Loki means (DESIGN section 7)
 //	deadletter.go  what Loki refuses for good

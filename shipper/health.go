@@ -18,7 +18,11 @@ type Trouble struct {
 	// Words are for people: what Loki, or the system, says last.
 	Words string
 	url   string
+	err   error
 }
+
+// Unwrap gives what kept a push from reaching Loki, or a dead letter from being written; nil if Loki answered.
+func (t *Trouble) Unwrap() error { return t.err }
 
 // Error says it in one line.
 func (t *Trouble) Error() string {
@@ -44,8 +48,8 @@ func newHealth(log *slog.Logger, up prometheus.Gauge, url string) *health {
 	return &health{log: log, up: up, url: url, now: time.Now, failed: make(map[*delivery]*Trouble), logged: make(map[string]bool)}
 }
 
-// begin notes that d cannot be pushed, and why.
-func (h *health) begin(d *delivery, reason, words string) {
+// begin notes that d cannot be pushed, and why; err is nil if Loki says so.
+func (h *health) begin(d *delivery, reason, words string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.failed) == 0 {
@@ -53,7 +57,7 @@ func (h *health) begin(d *delivery, reason, words string) {
 		h.up.Set(0)
 		clear(h.logged)
 	}
-	h.last = &Trouble{Reason: reason, Since: h.since, Words: words, url: h.url}
+	h.last = &Trouble{Reason: reason, Since: h.since, Words: words, url: h.url, err: err}
 	h.failed[d] = h.last
 	if !h.logged[reason] {
 		h.logged[reason] = true

@@ -39,6 +39,16 @@ type Letters struct {
 // keep them apart from lumberjack's and from one another.
 var rotatedName = regexp.MustCompile(`^(.+)-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}(-[A-Z2-7]{6})?$`)
 
+// rotatedFrom reports whether a file was stem+ext once. Others may lie beside it, such as those of another destination.
+func rotatedFrom(name, stem, ext string) bool {
+	name, ok := strings.CutSuffix(name, ext)
+	if !ok || !strings.HasPrefix(name, stem+"-") { // most are not, and the expression is slow
+		return false
+	}
+	parts := rotatedName.FindStringSubmatch(name)
+	return parts != nil && parts[1] == stem
+}
+
 // besides gives a new name for a file like path, which counts as one of its rotated files (see deadLetters.size), and whether
 // path is one already.
 func besides(path string, now time.Time) (name string, rotated bool) {

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grafana/loki/pkg/push"
-
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
 
@@ -263,7 +261,7 @@ func TestLetterWrittenWhileItsFileIsTaken(t *testing.T) {
 			}
 			return syncFile(path)
 		}
-		d := newDeadLetter(testTime, "{}", push.Entry{Timestamp: testTime, Line: "one"}, answer{status: 400})
+		d := newDeadLetter(testTime, Entry{Stream: "{}", Time: testTime, Line: []byte("one")}, answer{status: 400})
 		if err := letters.write(d); err == nil {
 			t.Error("a letter counts as written whose file was taken before the sync")
 		}
@@ -292,7 +290,7 @@ func TestLettersAreTakenFromAnAgentThatWrites(t *testing.T) {
 		defer close(done)
 		for i := range count {
 			at := testTime.Add(time.Duration(i))
-			d := newDeadLetter(testTime, "{}", push.Entry{Timestamp: at, Line: at.String()}, answer{status: 400})
+			d := newDeadLetter(testTime, Entry{Stream: "{}", Time: at, Line: []byte(at.String())}, answer{status: 400})
 			for letters.write(d) != nil {
 				failed++
 			}

@@ -36,19 +36,19 @@ func (p *pace) reserve(b *Batch, s span, now time.Time) (wait time.Duration) {
 	for _, stream := range b.streams {
 		bytes := 0
 		for i := max(s.lo, stream.first); i < min(s.hi, stream.first+stream.count); i++ {
-			bytes += entrySize(&b.grouped[i])
+			bytes += b.at(i).size
 		}
 		if bytes > 0 {
-			wait = max(wait, p.take(p.limiter(stream.labels, now), bytes, now))
+			wait = max(wait, reserveBytes(p.limiter(stream.labels, now), bytes, now))
 		}
 	}
 	return wait
 }
 
-// take reserves bytes, which can be more than the burst: an entry cannot be cut.
-func (p *pace) take(l *rate.Limiter, bytes int, now time.Time) (wait time.Duration) {
+// reserveBytes reserves bytes, which can be more than the burst: an entry cannot be cut.
+func reserveBytes(l *rate.Limiter, bytes int, now time.Time) (wait time.Duration) {
 	for bytes > 0 {
-		part := min(bytes, p.burst)
+		part := min(bytes, l.Burst())
 		wait = l.ReserveN(now, part).DelayFrom(now)
 		bytes -= part
 	}

@@ -124,7 +124,7 @@ func (r *roll) plan(b *Batch, burst int, now time.Time) (together []span, alone 
 		}
 		bytes := 0
 		for i := s.first; burst > 0 && i < s.first+s.count; i++ {
-			size := entrySize(&b.grouped[i])
+			size := b.at(i).size
 			if bytes += size; bytes > burst && bytes > size {
 				cut(i)
 				bytes = size

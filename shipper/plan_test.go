@@ -239,3 +239,22 @@ func TestRollForgetsStreams(t *testing.T) {
 		t.Errorf("%d streams are remembered", len(r.streams))
 	}
 }
+
+// A stream in doubt, of which there is mostly one, does not cost the others the memory of their push.
+func TestMemoryOfAPushIsKept(t *testing.T) {
+	r := newRig(t, nil)
+	b := r.batch("a", "b", "c")
+	b.Add(Entry{Stream: `{job="new"}`, Time: testTime, Line: []byte("d")})
+	if err := r.queue.Send(t.Context(), b, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.queue.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.inLoki(); len(strings.Fields(got)) != 4 || r.server.Requests() != 2 {
+		t.Errorf("in Loki: %s, in %d requests", got, r.server.Requests())
+	}
+	if kept := r.queue.Batch(); kept != b || cap(kept.body) == 0 {
+		t.Error("the memory of the push is not kept with its batch")
+	}
+}

@@ -13,11 +13,11 @@ import (
 var ErrAbandoned = errors.New("pushing was abandoned")
 
 // A Queue sends the batches of one followed path, Config.InFlight of them at a time, and acknowledges them in the order of
-// Send. Batch and Send are for one goroutine; queues do not hold each other back.
+// Send. Batch, Send, Flush and Drain are for one goroutine; queues do not hold each other back.
 type Queue struct {
 	client *Client
 	name   string
-	slots  chan struct{} // held by each batch from Send until it is acknowledged
+	acks   chan struct{} // has one if something was acknowledged since the last look
 
 	ctx     context.Context // of all pushes; ends when a Drain gives up
 	abandon context.CancelFunc
@@ -37,12 +37,13 @@ type sent struct {
 	batch   *Batch
 	acked   func()
 	settled bool
+	extra   bool // is beyond InFlight, see extras
 }
 
 // NewQueue returns a queue without batches. Name is for the log: the path that it is for.
 func (c *Client) NewQueue(name string) *Queue {
 	ctx, abandon := context.WithCancel(context.Background())
-	return &Queue{client: c, name: name, slots: make(chan struct{}, c.cfg.InFlight), ctx: ctx, abandon: abandon}
+	return &Queue{client: c, name: name, acks: make(chan struct{}, 1), ctx: ctx, abandon: abandon}
 }
 
 // Batch returns an empty batch to fill, if possible one that has been acknowledged.
@@ -50,26 +51,32 @@ func (q *Queue) Batch() *Batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.free) == 0 {
-		return new(Batch)
+		return &Batch{arena: arena{store: &q.client.chunks}}
 	}
 	b := q.free[len(q.free)-1]
 	q.free = q.free[:len(q.free)-1]
 	return b
 }
 
-// Send takes b over and pushes it. It blocks while Config.InFlight batches are not acknowledged, which is the backpressure:
+// BatchSize gives the bytes at which a batch is to be sent: those given, or fewer once Loki, or a gateway before it, has answered
+// that so much at a time is too much. It can be called at any time.
+func (q *Queue) BatchSize(wanted int) int { return q.client.sizes.of(wanted) }
+
+// Send takes b over and pushes it. It blocks while as many batches as may be are not acknowledged, which is the backpressure:
 // whoever fills batches stops. Acked is called once b and all batches sent before it are stored by Loki, or refused for good
 // and in the dead-letter file; in the order of Send, never two at a time, on a goroutine of the queue. It must not call Send
 // or Drain. If ctx ends while Send blocks, or if a Drain has given up, the error says so and b is not sent.
 func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
-	if err := q.wait(ctx, b); err != nil {
+	s := &sent{batch: b, acked: acked}
+	room := func() bool {
+		return q.usual() < q.client.cfg.InFlight || q.client.answers.slow() && q.client.extras.take(s)
+	}
+	if q.overtakes(b) {
+		room = q.idle
+	}
+	if err := q.wait(ctx, room); err != nil {
 		return err
 	}
-	if q.ctx.Err() != nil {
-		<-q.slots
-		return ErrAbandoned
-	}
-	s := &sent{batch: b, acked: acked}
 	q.order.Lock()
 	q.pending = append(q.pending, s)
 	q.order.Unlock()
@@ -85,43 +92,41 @@ func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
 // arrive in any order, and Loki refuses what is an hour behind the newest entry of its stream.
 const mayOvertake = 30 * time.Minute
 
-// wait takes a slot for b; all slots first, which is when all before b is acknowledged, if b may not overtake.
-func (q *Queue) wait(ctx context.Context, b *Batch) error {
-	need := 1
-	if q.overtakes(b) {
-		need = cap(q.slots)
-	}
-	if err := q.take(ctx, need); err != nil {
-		return err
-	}
-	q.release(need - 1)
-	return nil
-}
-
-// take takes slots, all of them or none.
-func (q *Queue) take(ctx context.Context, slots int) error {
-	for held := range slots {
-		select {
-		case q.slots <- struct{}{}:
-			continue
-		case <-ctx.Done():
-		case <-q.ctx.Done():
-		}
-		q.release(held)
+// wait waits until there is room beside what is not acknowledged.
+func (q *Queue) wait(ctx context.Context, room func() bool) error {
+	for {
 		if q.ctx.Err() != nil {
 			return ErrAbandoned
 		}
-		return fmt.Errorf("waiting for batches to be acknowledged: %w", ctx.Err())
+		q.order.Lock()
+		ok := room()
+		q.order.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-q.acks:
+		case <-q.ctx.Done():
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for batches to be acknowledged: %w", ctx.Err())
+		}
 	}
-	return nil
 }
 
-func (q *Queue) release(slots int) {
-	for range slots {
-		<-q.slots
+// idle reports whether all is acknowledged. order is held.
+func (q *Queue) idle() bool { return len(q.pending) == 0 }
+
+// usual is how many batches are not acknowledged, but for extras. order is held.
+func (q *Queue) usual() (n int) {
+	for _, s := range q.pending {
+		if !s.extra {
+			n++
+		}
 	}
+	return n
 }
 
+// overtakes reports whether b must wait until all before it is acknowledged.
 func (q *Queue) overtakes(b *Batch) bool {
 	_, newest := b.times()
 	q.order.Lock()
@@ -137,11 +142,7 @@ func (q *Queue) overtakes(b *Batch) bool {
 // Flush waits until everything sent is acknowledged. If ctx ends before, or if a Drain has given up, the error says so, and
 // nothing has changed. It must not run at the same time as Send or Drain.
 func (q *Queue) Flush(ctx context.Context) error {
-	if err := q.take(ctx, cap(q.slots)); err != nil {
-		return err
-	}
-	q.release(cap(q.slots))
-	return nil
+	return q.wait(ctx, q.idle)
 }
 
 // Drain waits until everything sent is acknowledged. If ctx ends before, it cancels the pushes under way, waits for their
@@ -176,7 +177,7 @@ func (q *Queue) deliver(s *sent) {
 	}
 	q.order.Lock()
 	defer q.order.Unlock()
-	q.stretch.note(q.client.cfg.Logger.With("path", q.name, "dead_letters", q.client.cfg.DeadLetterFile), d.refused, s.batch.Len())
+	q.stretch.note(q.client.cfg.Logger.With("path", q.name, "dead_letters", q.client.cfg.DeadLetterFile), d.refused, s.batch.Len()+len(s.batch.buried))
 	s.settled = true
 	for len(q.pending) > 0 && q.pending[0].settled {
 		head := q.pending[0]
@@ -184,16 +185,22 @@ func (q *Queue) deliver(s *sent) {
 		q.pending = q.pending[1:]
 		head.acked()
 		q.recycle(head.batch)
-		<-q.slots
+		q.client.extras.release(head)
+	}
+	select {
+	case q.acks <- struct{}{}:
+	default:
 	}
 }
 
-// recycle keeps b for Batch. There are at most InFlight of them and the one being filled.
+// recycle keeps b for Batch: InFlight of them, which with the one being filled is what is needed but for extras.
 func (q *Queue) recycle(b *Batch) {
 	b.Reset()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.free = append(q.free, b)
+	if len(q.free) < q.client.cfg.InFlight {
+		q.free = append(q.free, b)
+	}
 }
 
 // flood is how many entries make a batch that is refused as a whole a matter of configuration, not of its entries.
@@ -225,7 +232,7 @@ func (s *refusedStretch) note(log *slog.Logger, r refusedEntries, batch int) {
 		log.Error("Loki refuses every entry of a batch; they go to the dead-letter file until it is full",
 			"entries", r.count, "reason", r.reason, "answer", r.words)
 	case first:
-		log.Warn("Loki refuses entries; they are in the dead-letter file, for auditferry replay",
+		log.Warn("Loki refuses entries, or is known to; they are in the dead-letter file, for auditferry replay",
 			"entries", r.count, "reason", r.reason, "answer", r.words)
 	}
 }

@@ -46,7 +46,10 @@ func awaitSettled(t *testing.T, q *Queue, line string) {
 	t.Helper()
 	for t.Context().Err() == nil {
 		q.order.Lock()
-		i := slices.IndexFunc(q.pending, func(s *sent) bool { return s.batch.entries[0].Line == line })
+		i := slices.IndexFunc(q.pending, func(s *sent) bool {
+			e, err := readEntry(s.batch.records[0].wire)
+			return err == nil && string(e.Line) == line
+		})
 		settled := i < 0 || q.pending[i].settled
 		q.order.Unlock()
 		if settled {

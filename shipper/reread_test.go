@@ -11,18 +11,16 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
-
-	"github.com/grafana/loki/pkg/push"
 )
 
 // letterLine is a line of a dead-letter file, as deadLetters.write makes it.
-func letterLine(t testing.TB, at time.Time, line string, metadata ...push.LabelAdapter) string {
+func letterLine(t testing.TB, at time.Time, line string, metadata ...Field) string {
 	t.Helper()
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
-	e := push.Entry{Timestamp: at, Line: line, StructuredMetadata: metadata}
-	if err := encoder.Encode(newDeadLetter(testTime, `{job="test", user="a\"b"}`, e, answer{status: 400, words: "400 Bad Request"})); err != nil {
+	e := Entry{Stream: `{job="test", user="a\"b"}`, Time: at, Line: []byte(line), Metadata: metadata}
+	if err := encoder.Encode(newDeadLetter(testTime, e, answer{status: 400, words: "400 Bad Request"})); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -112,7 +110,7 @@ func TestWithLabels(t *testing.T) {
 // FuzzLetters reads any file: each byte is in an entry or kept, or is an empty line; and what an entry is made of survives being
 // written as a letter and read again.
 func FuzzLetters(f *testing.F) {
-	good := letterLine(f, testTime, `{"kind":"Event"}`, push.LabelAdapter{Name: "a", Value: "\xff"}, push.LabelAdapter{Name: "b"})
+	good := letterLine(f, testTime, `{"kind":"Event"}`, Field{"a", []byte("\xff")}, Field{Name: "b"})
 	for _, seed := range []string{
 		good, good[:len(good)/2] + "\n" + good, letterLine(f, testTime, "\xff\x00"), letterLine(f, time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), ""),
 		strings.Replace(good, `"timestamp":"2`, `"timestamp":"12`, 1), "\n\n" + good + good[:9], `{"labels":"{}","reason":"r","timestamp":"t"}`,
@@ -145,11 +143,14 @@ func FuzzLetters(f *testing.F) {
 // checkAgain lets Loki refuse an entry of a dead letter, and reads that dead letter.
 func checkAgain(t *testing.T, e Entry) {
 	t.Helper()
-	refused := push.Entry{Timestamp: e.Time, Line: string(e.Line)}
-	for _, m := range e.Metadata {
-		refused.StructuredMetadata = append(refused.StructuredMetadata, push.LabelAdapter{Name: m.Name, Value: string(m.Value)})
+	var b Batch
+	b.Add(e)
+	b.group(together)
+	refused, err := b.entry(0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	line, err := json.Marshal(newDeadLetter(testTime, e.Stream, refused, answer{status: 400}))
+	line, err := json.Marshal(newDeadLetter(testTime, refused, answer{status: 400}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -14,6 +12,8 @@ import (
 const (
 	// troubleAfter attempts in a row that fail for the time being are trouble; fewer are a hiccup that nobody needs to know.
 	troubleAfter = 3
+	// limitTroubleAfter is troubleAfter for the limit of the tenant, whose pace takes some tries to find.
+	limitTroubleAfter = 6
 	// halveAfter answers 429 in a row, a push is halved: it may be larger than the burst that the limit allows, and then no
 	// pause is long enough. The answer does not say what the burst is.
 	halveAfter = 3
@@ -33,6 +33,7 @@ type delivery struct {
 	pauses   *backoff.ExponentialBackOff
 	failures int // attempts in a row
 	refused  refusedEntries
+	paced    bool // a push had to wait for the pace of a stream
 	bug      bool // 422 was logged
 }
 
@@ -62,46 +63,43 @@ func newDelivery(c *Client, b *Batch) *delivery {
 	return &delivery{client: c, batch: b, pauses: pauses}
 }
 
-// aloneAtATime is how many streams of a batch that are in doubt are pushed side by side: a start meets hundreds.
-const aloneAtATime = 16
-
 // run ends when all is settled, or with the error of ctx.
 func (d *delivery) run(ctx context.Context) error {
 	defer d.client.health.abandon(d) // of no effect after a success
 	d.body = d.batch.body
 	defer func() { d.batch.body = d.body }()
-	together, alone := d.client.roll.plan(d.batch, d.client.pace.burst, d.client.now())
-	if err := d.deliver(ctx, together); err != nil {
+	if err := d.pushAll(ctx); err != nil {
 		return err
 	}
-	return d.sideBySide(ctx, alone)
+	return d.buryAll(ctx)
 }
 
-// sideBySide delivers streams, each of them one span after the other.
-func (d *delivery) sideBySide(ctx context.Context, streams [][]span) error {
-	parts := make([]*delivery, min(aloneAtATime, len(streams)))
-	errs := make([]error, len(parts))
-	var next atomic.Int64
-	var all sync.WaitGroup
-	for i := range parts {
-		part := newDelivery(d.client, d.batch)
-		parts[i] = part
-		all.Go(func() {
-			defer d.client.health.abandon(part)
-			for errs[i] == nil {
-				n := int(next.Add(1))
-				if n > len(streams) {
-					return
-				}
-				errs[i] = part.deliver(ctx, streams[n-1])
+// pushAll pushes all entries, those streams alone that are in doubt.
+func (d *delivery) pushAll(ctx context.Context) error {
+	together, alone := d.client.roll.plan(d.batch, d.client.pace.burst, d.client.now())
+	lanes := d.begin(ctx, alone)
+	err := d.deliver(ctx, together)
+	return errors.Join(err, lanes.wait())
+}
+
+// buryAll writes the entries to the dead-letter file that are not to be pushed.
+func (d *delivery) buryAll(ctx context.Context) error {
+	for i := range d.batch.buried {
+		b := &d.batch.buried[i]
+		a := answer{meaning: refused, known: b.reason, words: b.words}
+		for {
+			err := d.bury(b.entry, a)
+			if err == nil {
+				d.progress()
+				break
 			}
-		})
+			d.client.health.begin(d, "dead_letter", err.Error()+"; Loki would refuse an entry: "+a.words, err)
+			if err := d.pause(ctx, a); err != nil {
+				return err
+			}
+		}
 	}
-	all.Wait()
-	for _, part := range parts {
-		d.refused.add(part.refused)
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // deliver settles spans one after the other, each in as many parts as it takes.
@@ -145,7 +143,9 @@ func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 			if !d.client.roll.admit(d.batch, s, d.client.now()) {
 				return d.batch.split(s), nil
 			}
+			began := d.client.now()
 			a = d.client.post(ctx, d.body)
+			d.learn(s, a, began)
 		}
 		if ctx.Err() != nil && a.meaning != stored {
 			return nil, ctx.Err()
@@ -162,12 +162,15 @@ func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 				d.progress()
 				return d.smaller(s, a), nil
 			}
-			err := d.bury(s.lo, a)
+			e, err := d.batch.entry(s.lo)
+			if err == nil {
+				err = d.bury(e, a)
+			}
 			if err == nil {
 				d.progress()
 				return nil, nil
 			}
-			d.client.health.begin(d, "dead_letter", err.Error()+"; Loki refuses an entry: "+a.words)
+			d.client.health.begin(d, "dead_letter", err.Error()+"; Loki refuses an entry: "+a.words, err)
 		default:
 			d.fail(a)
 		}
@@ -195,14 +198,40 @@ func (d *delivery) smaller(s span, a answer) []span {
 	return d.batch.split(s)
 }
 
-// keepPace waits until no stream of s would be too fast. What is tried again counts again: Loki may have stored it.
+// keepPace waits until no stream of s would be too fast, and then until all pushes together would not be. What is tried again
+// counts again: Loki may have stored it.
 func (d *delivery) keepPace(ctx context.Context, s span) error {
-	wait := d.client.pace.reserve(d.batch, s, d.client.now())
+	c := d.client
+	if err := d.wait(ctx, c.pace.reserve(d.batch, s, c.now())); err != nil {
+		return err
+	}
+	return d.wait(ctx, c.throttle.reserve(d.batch.size(s), c.now()))
+}
+
+// wait waits for the sake of a pace.
+func (d *delivery) wait(ctx context.Context, wait time.Duration) error {
 	if wait == 0 {
 		return nil
 	}
+	d.paced = true
 	d.client.metrics.paced.Add(wait.Seconds())
 	return d.client.sleep(ctx, wait)
+}
+
+// learn takes from an answer how fast, and how much at a time, Loki takes pushes.
+func (d *delivery) learn(s span, a answer, began time.Time) {
+	c := d.client
+	switch a.meaning {
+	case stored:
+		c.throttle.stored(d.batch.size(s), c.now())
+	case limited:
+		c.metrics.limited.WithLabelValues(a.scope).Inc()
+		if a.scope == scopeTenant {
+			c.throttle.limited(began, c.now())
+		}
+	case tooLarge:
+		c.sizes.refused(d.batch, s)
+	}
 }
 
 // progress notes that Loki has decided about entries, one way or the other.
@@ -224,9 +253,15 @@ func (d *delivery) fail(a answer) {
 	case misconfigured:
 		reason = "http_" + a.code()
 	}
-	transient := a.meaning == limited || a.meaning == unavailable
-	if !transient || d.failures >= troubleAfter {
-		d.client.health.begin(d, reason, a.words)
+	patience := 1
+	switch {
+	case a.scope == scopeTenant:
+		patience = limitTroubleAfter
+	case a.meaning == limited || a.meaning == unavailable:
+		patience = troubleAfter
+	}
+	if d.failures >= patience {
+		d.client.health.begin(d, reason, a.words, a.err)
 	}
 }
 
@@ -243,19 +278,11 @@ func (d *delivery) pause(ctx context.Context, a answer) error {
 	return d.client.sleep(ctx, max(wait.NextBackOff(), a.after))
 }
 
-// bury writes entry i to the dead-letter file and counts it.
-func (d *delivery) bury(i int, a answer) error {
+// bury writes an entry to the dead-letter file and counts it.
+func (d *delivery) bury(e Entry, a answer) error {
 	c := d.client
-	labels := ""
-	for _, s := range d.batch.streams {
-		if s.first <= i && i < s.first+s.count {
-			labels = s.labels
-			break
-		}
-	}
-	letter := newDeadLetter(c.now(), labels, d.batch.grouped[i], a)
-	err := c.letters.write(letter)
-	if err != nil {
+	letter := newDeadLetter(c.now(), e, a)
+	if err := c.letters.write(letter); err != nil {
 		return err
 	}
 	c.metrics.dropped.WithLabelValues(letter.Reason).Inc()

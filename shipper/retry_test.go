@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,9 @@ func withHeader(reply lokitest.Reply, name, value string) lokitest.Reply {
 // Each row is a script of answers; at its end everything is acknowledged, which is checked for all rows.
 func TestAnswers(t *testing.T) {
 	once := lokitest.Sequence
+	limited := func(times int) func(lokitest.Request) lokitest.Reply {
+		return once(slices.Repeat([]lokitest.Reply{lokitest.RateLimited("")}, times)...)
+	}
 	const slow = 30 * time.Second // the shortest pause where only a person can help: one minute, less half of it
 	rows := []struct {
 		name     string
@@ -71,6 +75,8 @@ func TestAnswers(t *testing.T) {
 		{name: "307 is not followed", script: once(withHeader(lokitest.Refused(307, ""), "Location", "/loki/api/v1/push")), lines: "a", requests: 2, arrivals: 1,
 			pauses: 1, atLeast: slow, trouble: true},
 		{name: "429", script: once(lokitest.RateLimited("")), lines: "a b", requests: 2, arrivals: 2, pauses: 1},
+		{name: "429 while the pace is found", script: limited(limitTroubleAfter - 1), lines: "a", requests: 6, arrivals: 1, pauses: 5},
+		{name: "429 and no end", script: limited(limitTroubleAfter), lines: "a", requests: 7, arrivals: 1, pauses: 6, trouble: true},
 		{name: "429, Retry-After in seconds", script: once(lokitest.RateLimited("7")), lines: "a", requests: 2, arrivals: 1, pauses: 1, atLeast: 7 * time.Second},
 		{name: "429, Retry-After as a date", script: once(lokitest.RateLimited(testTime.Add(9 * time.Second).Format(http.TimeFormat))), lines: "a",
 			requests: 2, arrivals: 1, pauses: 1, atLeast: 8 * time.Second},
@@ -79,8 +85,8 @@ func TestAnswers(t *testing.T) {
 		{name: "413 for one entry", script: noMoreThan(0, 413), lines: "a", requests: 1, dead: "a", reason: reasonRequestSize},
 		{name: "500 because an ingester cannot take the size", script: once(lokitest.Refused(500, grpcTooLarge+" (5 vs. 4)")), lines: "a b", requests: 3, arrivals: 2},
 		{name: "422", script: once(lokitest.Refused(422, "no streams")), lines: "a b", requests: 3, arrivals: 2},
-		{name: "400, one bad", script: refusing("max entry size '1' bytes exceeded"), lines: "a b bad1 c", requests: 4, arrivals: 6, dead: "bad1", reason: reasonLine},
-		{name: "400, all bad", script: refusing("entry for stream '{}' has timestamp too old: x"), lines: "bad1 bad2", requests: 3, dead: "bad1 bad2", reason: reasonOld},
+		{name: "400, one bad", script: refusing("max entry size '1' bytes exceeded"), lines: "a b bad1 c", requests: 4, arrivals: 6, dead: "bad1", reason: ReasonLine},
+		{name: "400, all bad", script: refusing("entry for stream '{}' has timestamp too old: x"), lines: "bad1 bad2", requests: 3, dead: "bad1 bad2", reason: ReasonOld},
 		{name: "400, unknown text", script: refusing("the moon is full"), lines: "bad1", requests: 1, dead: "bad1", reason: reasonRefused},
 		{name: "400 for all, then for none", script: once(lokitest.Refused(400, "x")), lines: "a b", requests: 3, arrivals: 2},
 		{name: "400 from a proxy", script: once(withHeader(lokitest.Refused(400, "<html>"), "Content-Type", "text/html")), lines: "a", requests: 2, arrivals: 1,
@@ -88,7 +94,7 @@ func TestAnswers(t *testing.T) {
 		{name: "400 about the tenant", script: once(lokitest.Refused(400, "tenant ID 'a b' contains unsupported character ' '")), lines: "a", requests: 2,
 			arrivals: 1, pauses: 1, atLeast: slow, trouble: true},
 		{name: "400 that only quotes such a text", script: refusing("entry for stream '{user=\"tenant ID x\"}' has timestamp too new: x"), lines: "bad1",
-			requests: 1, dead: "bad1", reason: reasonFuture},
+			requests: 1, dead: "bad1", reason: ReasonFuture},
 		{name: "400, structured metadata off", script: once(lokitest.Refused(400, "stream '{}' includes structured metadata, but this feature is disallowed. Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it")),
 			lines: "a", requests: 2, arrivals: 1, pauses: 1, atLeast: slow, trouble: true},
 	}
@@ -269,5 +275,46 @@ func TestStateWhileInTrouble(t *testing.T) {
 	}
 	if r.log.count("https://sso.example/login: give that address") != 1 || r.log.count("secret") != 0 {
 		t.Errorf("log:\n%s", r.log.buf.String())
+	}
+}
+
+// Which 2xx acknowledge, and what is said of those that do not.
+func TestAcceptStatus(t *testing.T) {
+	html := withHeader(lokitest.Refused(200, "<html>Please log in</html>"), "Content-Type", "text/html; charset=utf-8")
+	for _, row := range []struct {
+		name   string
+		accept []int
+		reply  lokitest.Reply
+		said   string // of what does not acknowledge
+	}{
+		{"accepted", []int{206, 200}, lokitest.Stored(200, `{"errors":false}`), ""},
+		{"204 need not be named", []int{200}, lokitest.OK(), ""},
+		{"not accepted", nil, lokitest.Refused(200, "ok"), "give --loki-accept-status=200"},
+		{"another one is accepted", []int{200}, lokitest.Refused(202, ""), "give --loki-accept-status=202"},
+		{"Loki's word for a tenant that is blocked", []int{200, 260}, lokitest.Refused(260, "ingestion blocked for user 'fake' until '2026-11-24T00:00:00Z' with status code '260'"), "check --loki-url"},
+		{"the page of a portal", []int{200}, html, "check --loki-url"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.AcceptStatus = row.accept })
+			r.server.Answer(lokitest.Sequence(row.reply))
+			r.send("a")
+			if r.inLoki() != " a " {
+				t.Errorf("in Loki:%s", r.inLoki())
+			}
+			if row.said == "" && (r.server.Requests() != 1 || r.log.count("does not take pushes") != 0) {
+				t.Errorf("%d requests, the log:\n%s", r.server.Requests(), r.log.buf.String())
+			}
+			if row.said != "" && (r.server.Requests() != 2 || r.log.count(row.said) != 1 || r.log.count("reason=not_stored") != 1) {
+				t.Errorf("%d requests, the log:\n%s", r.server.Requests(), r.log.buf.String())
+			}
+			if strings.HasPrefix(row.said, "check") && r.log.count("accept-status") != 0 {
+				t.Errorf("it is said that what was not stored can be accepted:\n%s", r.log.buf.String())
+			}
+		})
+	}
+	for _, status := range []int{0, 199, 300, 429} {
+		if _, err := New(Config{URL: "http://loki", DeadLetterFile: t.TempDir() + "/x", AcceptStatus: []int{200, status}}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("status %d cannot", status)) {
+			t.Errorf("%d: %v", status, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package lokitest
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -84,6 +85,19 @@ func Refusing(request Request, reason func(Entry) string) Reply {
 		}
 	}
 	return reply
+}
+
+// MaxLine is a script that refuses lines longer than limit bytes, in Loki's words (Loki pkg/validation/validate.go,
+// LineTooLongErrorMsg), and stores all others.
+func MaxLine(limit int) func(Request) Reply {
+	return func(request Request) Reply {
+		return Refusing(request, func(e Entry) string {
+			if e.Bytes <= limit {
+				return ""
+			}
+			return fmt.Sprintf("max entry size '%d' bytes exceeded for stream '%s' while adding an entry with length '%d' bytes", limit, e.Stream, e.Bytes)
+		})
+	}
 }
 
 // Sequence is a script that gives the replies in order, one for each push, and OK from then on.

@@ -166,6 +166,15 @@ func TestRefusing(t *testing.T) {
 	}
 }
 
+func TestMaxLine(t *testing.T) {
+	s, url := started(t)
+	s.Answer(MaxLine(3))
+	long := push.Stream{Labels: `{a="b"}`, Entries: []push.Entry{entry("four"), entry("one", push.LabelAdapter{Name: "m", Value: "1234"})}}
+	if got := post(t, url+PushPath, "application/x-protobuf", body(t, long)); got != 400 || len(s.Entries()) != 1 || s.Entries()[0].Line != "one" {
+		t.Errorf("%d, %v", got, s.Entries())
+	}
+}
+
 // Close ends what hangs; Start is at the same address again, with what was stored.
 func TestOutage(t *testing.T) {
 	s, url := started(t)

@@ -1,0 +1,57 @@
+package shipper
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// UsualInFlight is how many batches of a path may be under way where Config.InFlight does not say.
+	UsualInFlight = 2
+	// maxExtras is how many more may be, of all queues of a client together, where Config.InFlight and Config.StreamRate are 0.
+	maxExtras = 5
+	// slowAnswer is what makes a Loki slow: with two batches of 1 MiB under way, it then takes no more than 40 MiB a second.
+	slowAnswer = 50 * time.Millisecond
+)
+
+// answerTime is how long Loki takes to acknowledge a push, in nanoseconds: a mean in which older answers weigh less and less.
+type answerTime struct{ mean atomic.Int64 }
+
+// note counts an answer. Of two at the same moment one may be lost, which matters little.
+func (a *answerTime) note(took time.Duration) {
+	mean := a.mean.Load()
+	if mean == 0 {
+		mean = int64(took)
+	}
+	a.mean.Store(mean + (int64(took)-mean)/8)
+}
+
+func (a *answerTime) slow() bool { return a.mean.Load() >= int64(slowAnswer) }
+
+// extras lends room for batches beyond Config.InFlight while Loki answers slowly. More batches under way take more memory, and
+// a crash repeats more of them: so there are more only where they are of use. They are of none where streams are paced, which
+// is slower than two batches at a time.
+type extras struct {
+	allowed bool
+	taken   atomic.Int64
+}
+
+// take makes s one of the extras, if there may be one more.
+func (x *extras) take(s *sent) bool {
+	if !x.allowed {
+		return false
+	}
+	if x.taken.Add(1) > maxExtras {
+		x.taken.Add(-1)
+		return false
+	}
+	s.extra = true
+	return true
+}
+
+// release gives the room of s back, if it was one of the extras.
+func (x *extras) release(s *sent) {
+	if s.extra {
+		x.taken.Add(-1)
+	}
+}
