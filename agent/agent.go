@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/auditferry/auditferry/agent/audit"
@@ -13,33 +14,52 @@ import (
 	"github.com/auditferry/auditferry/tailer"
 )
 
-// follower carries one audit log path to Loki. What it has sent and Loki has not acknowledged is not in its position, so
+// follower carries one audit log path to one Loki. What it has sent and Loki has not acknowledged is not in its position, so
 // a crash at any moment costs repeats, which Loki drops, and never an event.
 type follower struct {
-	path      string
-	node      string
-	gapStream string // of the entries that tell of gaps
-	batchSize int
-	batchWait time.Duration
-	since     time.Time // events before it are left out; zero once one after it was seen
+	path        string
+	key         string // of the path and the destination together, see destination.key
+	destination string // its address
+	node        string
+	gapStream   string // of the entries that tell of gaps
+	batchSize   int
+	batchWait   time.Duration
+	maxLine     int       // bytes of a line that Loki takes
+	since       time.Time // events before it are left out; zero once one after it was seen
 
 	tail     *tailer.Tailer
 	describe *audit.Describer
 	queue    *shipper.Queue
 	store    *positions.Store
+	moved    chan<- struct{} // is told so
+	parked   chan<- struct{} // is told when left becomes true
 	logger   *slog.Logger
 	metrics  *pathMetrics
+	admitted *admissions
+	pulse    pulse
 
 	batch     *shipper.Batch
 	due       context.Context // of the open batch, once something was waited for
 	cancelDue context.CancelFunc
-	fields    []shipper.Field
 	end       positions.Position // after the newest line in the batch, or left out after it
 	gap       *positions.Gap     // before the next event, nil if there is none
 	last      time.Time          // of the last event; zero if there was none yet
-	sent      int64              // LSN of the end of the last batch sent
+	ages      ages
+	old       oldEvents
+	future    futureEvents
+	sent      int64 // LSN of the end of the last batch sent
+
+	restamp               *positions.Restamp // times for events that Loki does not take at their own; never changed
+	oldStamp, futureStamp stamping
+	stampText             []byte
 
 	shipped, caughtUp bool // was told
+
+	stopped  bool        // by the end of ctx, with all that was handed over in the batch, or pushed, but for unplaced
+	unplaced tailer.Line // handed over as ctx ended; zero if none was
+
+	leaving *tailer.ReplacedError // nothing more is to be had of the path: see leave
+	left    atomic.Bool           // and all that was is acknowledged, and the position is that of leaving
 }
 
 // run is the loop: next line, describe, batch, push, commit. It ends when ctx does, or when nothing can be pushed any
@@ -47,22 +67,32 @@ type follower struct {
 func (f *follower) run(ctx context.Context) error {
 	f.batch = f.queue.Batch()
 	for {
-		line, err := f.tail.Next(f.wait(ctx))
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err == nil {
-			err = f.add(ctx, line)
-		}
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if over, err := f.turn(ctx); over || err != nil {
 			return ignoreStop(ctx, err)
 		}
-		if f.batch.Bytes() >= f.batchSize || f.due != nil && f.due.Err() != nil {
-			if err := f.send(ctx); err != nil {
-				return ignoreStop(ctx, err)
-			}
-		}
 	}
+}
+
+// turn is one turn of the loop; over says that it was the last.
+func (f *follower) turn(ctx context.Context) (over bool, err error) {
+	line, err := f.tail.Next(f.wait(ctx))
+	if errors.As(err, &f.leaving) {
+		return true, f.leave(ctx)
+	}
+	if ctx.Err() != nil {
+		f.stopped, f.unplaced = true, line
+		return true, nil
+	}
+	if err == nil {
+		err = f.add(ctx, &line)
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return false, err
+	}
+	if f.batch.Bytes() >= f.batchSize || f.due != nil && f.due.Err() != nil {
+		return false, f.send(ctx)
+	}
+	return false, nil
 }
 
 // wait gives how long to wait for the next line: as long as what was read may, if anything was.
@@ -77,38 +107,76 @@ func (f *follower) wait(ctx context.Context) context.Context {
 }
 
 // add puts what a line holds into the open batch; a damaged line can hold several events.
-func (f *follower) add(ctx context.Context, line tailer.Line) error {
+func (f *follower) add(ctx context.Context, line *tailer.Line) error {
 	if f.batch.Len() > 0 && f.batch.Bytes()+len(line.Bytes) > f.batchSize {
 		if err := f.send(ctx); err != nil {
 			return err
 		}
 	}
+	if f.end.LSN == f.sent {
+		f.ages.look()
+	}
 	f.metrics.read(line)
 	if line.Gap != nil {
 		f.missed(*line.Gap)
 	}
+	if line.Again {
+		f.describe.Again()
+	}
 	var err error
 	begins := true // what is torn or glued was not written at once: the times of what comes after it tell nothing
-	at := f.each(line, f.end.EventTime, func(e audit.Entry) {
-		if err == nil && !e.Malformed {
-			err = f.tellGap(ctx, e, begins && f.tail.Hole(e.Time))
+	at := f.each(line, f.end, func(e *audit.Entry) {
+		if err == nil {
+			err = f.place(ctx, e, begins)
 		}
 		begins = false
-		if !e.Malformed {
-			f.last = e.Time
-		}
-		f.fields = f.fields[:0]
-		for _, field := range e.Metadata {
-			f.fields = append(f.fields, shipper.Field(field))
-		}
-		f.push(shipper.Entry{Stream: e.Stream, Time: e.Time, Line: e.Line, Metadata: f.fields})
 	})
 	if err != nil {
 		return err
 	}
 	f.end = line.End
-	f.end.EventTime, f.end.Gap = at, f.gap
+	f.old.endLine()
+	f.endLineStamps()
+	f.end.EventTime, f.end.Gap, f.end.Old, f.end.Restamp = at, f.gap, nil, f.restamp
 	return nil
+}
+
+// place puts an event where its time belongs: mostly into the open batch. begins says that its time tells when its line was
+// written.
+func (f *follower) place(ctx context.Context, e *audit.Entry, begins bool) error {
+	if f.old.open {
+		if err := f.retellOld(); err != nil {
+			return err
+		}
+	}
+	age := f.ages.of(e.Time, f.old.open)
+	if age == inTime && f.restamp != nil && f.stillFuture(e.Time) {
+		age = tooNew
+	}
+	if age == inTime && f.old.open {
+		if err := f.tellOld(ctx, e.Time); err != nil {
+			return err
+		}
+	}
+	if !e.Malformed {
+		if err := f.tellGap(ctx, e, begins && f.tail.Hole(e.Time), age == inTime); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch age {
+	case tooOld:
+		err = f.takeOld(ctx, e)
+	case tooNew:
+		err = f.takeFuture(ctx, e)
+	default:
+		f.endFuture()
+		f.pushOrBury(e, e.Time, e.Metadata)
+	}
+	if !e.Malformed {
+		f.last = e.Time
+	}
+	return err
 }
 
 // push puts an entry into the open batch.
@@ -119,18 +187,19 @@ func (f *follower) push(e shipper.Entry) {
 	f.batch.Add(e)
 }
 
-// each gives the entries of a line that are to be pushed, and returns the time of its last one; before is that of the
-// line before it.
-func (f *follower) each(line tailer.Line, before time.Time, push func(audit.Entry)) time.Time {
-	pieces := f.describe.Entries(line.Bytes, before)
+// each gives the entries of a line that are to be pushed, and returns the time of its last one; before is the end of the line
+// before it. That is where the line begins, and it is there again when the line is read again.
+func (f *follower) each(line *tailer.Line, before positions.Position, push func(*audit.Entry)) (at time.Time) {
+	at = before.EventTime
+	pieces := f.describe.Entries(line.Bytes, at, before.LSN)
 	for e, ok := pieces.Next(); ok; e, ok = pieces.Next() {
-		before = e.Time
+		at = e.Time
 		f.metrics.described(e)
 		if !e.Blank && !f.tooEarly(e.Time) {
 			push(e)
 		}
 	}
-	return before
+	return at
 }
 
 // tooEarly leaves out what is before --start-at, up to the first event that is not.
@@ -149,15 +218,22 @@ func (f *follower) tooEarly(t time.Time) bool {
 // all before it: this is the only place that moves one. A batch that is empty, because what was read is not to be pushed,
 // takes its turn as well.
 func (f *follower) send(ctx context.Context) error {
+	if f.end.Old == nil {
+		f.end.Old = f.old.held()
+	}
 	if f.end.LSN == f.sent {
 		return nil
+	}
+	defer f.pulse.await()()
+	if err := f.admitted.keep(ctx); err != nil {
+		return fmt.Errorf("keeping what was admitted to the labels of %s: %w", f.path, err)
 	}
 	end, entries := f.end, f.batch.Len()
 	acked := func() {
 		f.metrics.acknowledged(end, entries)
 		f.tell(entries)
 		// A failed write is held, counted and logged by the store: it costs repeats after a crash, so shipping goes on.
-		if err := f.store.Commit(f.path, end); errors.Is(err, positions.ErrRefused) {
+		if err := f.commit(end); errors.Is(err, positions.ErrRefused) {
 			f.logger.Error("bug: positions do not follow each other", "error", err)
 		}
 	}
@@ -165,11 +241,53 @@ func (f *follower) send(ctx context.Context) error {
 		return fmt.Errorf("pushing what was read of %s: %w", f.path, err)
 	}
 	f.sent = end.LSN
-	f.batch = f.queue.Batch()
+	f.sayOldSoFar()
+	f.batch, f.batchSize = f.queue.Batch(), f.queue.BatchSize(f.batchSize)
 	if f.due != nil {
 		f.cancelDue()
 		f.due = nil
 	}
+	return nil
+}
+
+// commit moves the position, and notes of which destination it is.
+func (f *follower) commit(p positions.Position) error {
+	p.Destination = f.destination
+	err := f.store.Commit(f.key, p)
+	select {
+	case f.moved <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+// keep makes the position before the line in hand durable, with what was added to it. It waits until all before is pushed.
+func (f *follower) keep(ctx context.Context) error {
+	if err := f.settle(ctx); err != nil {
+		return err
+	}
+	return f.commitEnd()
+}
+
+// settle pushes all lines before the one in hand.
+func (f *follower) settle(ctx context.Context) error {
+	if err := f.send(ctx); err != nil {
+		return err
+	}
+	defer f.pulse.await()()
+	if err := f.queue.Flush(ctx); err != nil {
+		return fmt.Errorf("pushing what was read of %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// commitEnd is the second half of keep.
+func (f *follower) commitEnd() error {
+	defer f.pulse.await()()
+	if err := f.commit(f.end); errors.Is(err, positions.ErrRefused) {
+		return err
+	}
+	_ = f.store.Sync() // both are logged and counted there; it costs at most that a crash repeats something in other words
 	return nil
 }
 
@@ -179,6 +297,9 @@ func (f *follower) tell(entries int) {
 	if !f.shipped && entries > 0 {
 		f.shipped = true
 		f.logger.Info("the first events are shipped", "path", f.path, "events", entries)
+		if !f.metrics.sound.Load() {
+			f.logger.Warn("none of the lines read so far is an audit event: is this the --audit-log-path of a kube-apiserver?", "path", f.path)
+		}
 	}
 	if !f.caughtUp && f.metrics.lag() == 0 {
 		f.caughtUp = true
@@ -186,10 +307,42 @@ func (f *follower) tell(entries int) {
 	}
 }
 
-// finish pushes what was read, as far as ctx allows. What Loki has not acknowledged by then is read again at the next
-// start.
+// finish reads on for a batch at the most, and pushes what was read, as far as ctx allows. What Loki has not acknowledged by then is
+// read again at the next start. The loop has ended, and nobody expects it to go on.
 func (f *follower) finish(ctx context.Context) error {
-	return errors.Join(f.send(ctx), f.queue.Drain(ctx)) // Drain waits for the pushes under way in any case
+	f.pulse.await()
+	var err error
+	if f.stopped {
+		err = f.readOn(ctx)
+	}
+	err = errors.Join(err, f.send(ctx), f.queue.Drain(ctx)) // Drain waits for the pushes under way in any case
+	if err == nil && f.leaving != nil {
+		return f.commitLeaving()
+	}
+	return err
+}
+
+// readOn takes what has been written by now, up to a batch of it. A sidecar is stopped at the moment at which kube-apiserver has ended:
+// what that wrote last is on its way to the reader then. Who has a backlog leaves it.
+func (f *follower) readOn(ctx context.Context) error {
+	f.tail.Look() // it may have been rotated just now
+	atOnce, cancel := context.WithCancel(ctx)
+	cancel()
+	line, err := f.unplaced, error(nil)
+	if line.End.LSN == 0 {
+		line, err = f.tail.Next(atOnce)
+	}
+	for left := f.batchSize; err == nil && ctx.Err() == nil; {
+		if err := f.add(ctx, &line); err != nil {
+			return err
+		}
+		if left -= len(line.Bytes); left <= 0 {
+			break
+		}
+		line, err = f.tail.Next(atOnce)
+	}
+	errors.As(err, &f.leaving)
+	return nil // there is no more
 }
 
 // ignoreStop tells an error that comes from being stopped from one that does not.

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -191,5 +194,54 @@ func TestWhatIsNotPushedMovesThePositionToo(t *testing.T) {
 	n.stopped()
 	if p := n.position(); p.Offset != n.size("audit.log") {
 		t.Errorf("the position is %d, want the end, %d", p.Offset, n.size("audit.log"))
+	}
+}
+
+// TestStopReadsOn stops agents before they have read anything: they read on, but leave a backlog of more than a batch.
+func TestStopReadsOn(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		flag     string
+		min, max int // entries
+	}{
+		{"all that is written", "--batch-size=1MiB", 100, 100},
+		{"a batch of it", "--batch-size=10KiB", 10, 50},
+		{"nothing without time", "--shutdown-timeout=0s", 0, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNode(t)
+			n.write("audit.log", events(0, 100)...)
+			stopped, stop := context.WithCancel(t.Context())
+			stop()
+			var stderr bytes.Buffer
+			if code := n.run(stopped, io.Discard, &stderr, test.flag); code != 0 {
+				t.Fatalf("exit code %d: %s", code, &stderr)
+			}
+			if got := len(n.loki.Entries()); got < test.min || got > test.max {
+				t.Errorf("%d events are shipped, want %d to %d", got, test.min, test.max)
+			}
+			n.start()
+			want := events(0, 100)
+			slices.Sort(want)
+			if got := linesOf(n.wait(100)); !slices.Equal(got, want) {
+				t.Errorf("%d lines after another start, want all 100 once", len(got))
+			}
+		})
+	}
+}
+
+// TestStopReadsOnAfterARotation stops agents that have not seen yet that the log was rotated.
+func TestStopReadsOnAfterARotation(t *testing.T) {
+	n := newNode(t)
+	n.write("audit.log", events(0, 10)...)
+	n.start()
+	n.wait(10)
+	n.rotate(1)
+	n.write("audit.log", events(10, 11)...)
+	if code := n.stopped(); code != 0 {
+		t.Fatalf("exit code %d: %s", code, n.stderr.String())
+	}
+	if got := len(n.loki.Entries()); got != 11 {
+		t.Errorf("%d events are shipped, want 11", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/auditferry/auditferry/tailer"
 )
@@ -16,11 +17,22 @@ import (
 // checkConfig tries what serve needs, without following, pushing, or taking the positions away from an agent that runs.
 // It leaves nothing behind.
 func checkConfig(cfg *Config, stdout io.Writer) error {
-	if err := cfg.checkState(stdout); err != nil {
+	targets, err := cfg.targets()
+	if err != nil {
 		return err
 	}
-	if err := cfg.checkHTTPFiles(); err != nil {
+	if err := cfg.checkState(targets, stdout); err != nil {
 		return err
+	}
+	for _, t := range targets {
+		err := t.checkHTTPFiles()
+		if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(t.httpFile, credentials) {
+			fmt.Fprintf(stdout, "%s is there only while the service runs: not checked\n", t.httpFile)
+			continue
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if cfg.LogFile != "" {
 		if err := tryWriting("--log-file", cfg.LogFile); err != nil {
@@ -39,19 +51,28 @@ func checkConfig(cfg *Config, stdout io.Writer) error {
 			return explain(err)
 		}
 		tail.Close()
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			fmt.Fprintf(stdout, "%s does not exist yet: the agent would wait for it\n", path)
-			if !isDir(filepath.Dir(path)) {
-				fmt.Fprintf(stdout, "nor does its directory: is the path right?\n")
-			}
-		}
+		tellMissing(stdout, path)
 	}
 	fmt.Fprintln(stdout, "the configuration is fine")
 	return nil
 }
 
+// credentials is where systemd lays what a unit loads with LoadCredential=, for as long as it runs (systemd.exec(5)).
+const credentials = "/run/credentials/"
+
+// tellMissing says so if there is no audit log at a path.
+func tellMissing(stdout io.Writer, path string) {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	fmt.Fprintf(stdout, "%s does not exist yet: the agent would wait for it\n", path)
+	if !isDir(filepath.Dir(path)) {
+		fmt.Fprintf(stdout, "nor does its directory: is the path right?\n")
+	}
+}
+
 // checkState tries where positions and dead letters go.
-func (c *Config) checkState(stdout io.Writer) error {
+func (c *Config) checkState(targets []target, stdout io.Writer) error {
 	made := "" // a directory that the agent would make
 	if dir := filepath.Dir(c.PositionsFile); c.PositionsFile == defaultPositionsFile() && !isDir(dir) {
 		made = dir
@@ -62,32 +83,23 @@ func (c *Config) checkState(stdout io.Writer) error {
 	if filepath.Dir(c.DeadLetterFile) == made {
 		return nil
 	}
-	return tryWriting("--dead-letter-file", c.DeadLetterFile)
+	for _, t := range targets {
+		if err := tryWriting("--dead-letter-file", c.deadLetters(&t)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// checkHTTPFiles reads --loki-http-config and tries the files that it names.
-func (c *Config) checkHTTPFiles() error {
-	http, err := c.httpConfig()
+// checkHTTPFiles reads its --loki-http-config and tries the files that it names.
+func (t *target) checkHTTPFiles() error {
+	http, err := t.httpConfig()
 	if err != nil {
 		return err
 	}
-	files := []string{http.BearerTokenFile, http.TLSConfig.CAFile, http.TLSConfig.CertFile, http.TLSConfig.KeyFile}
-	if http.BasicAuth != nil {
-		files = append(files, http.BasicAuth.UsernameFile, http.BasicAuth.PasswordFile)
-	}
-	if http.Authorization != nil {
-		files = append(files, http.Authorization.CredentialsFile)
-	}
-	if http.OAuth2 != nil {
-		tls := http.OAuth2.TLSConfig
-		files = append(files, http.OAuth2.ClientSecretFile, tls.CAFile, tls.CertFile, tls.KeyFile)
-	}
-	for _, file := range files {
-		if file == "" {
-			continue
-		}
+	for _, file := range filesOf(&http) {
 		if _, err := os.ReadFile(file); err != nil {
-			return fmt.Errorf("--loki-http-config=%s names a file that cannot be read: %w", c.LokiHTTPConfig, err)
+			return fmt.Errorf("--loki-http-config=%s names a file that cannot be read: %w", t.httpFile, err)
 		}
 	}
 	return nil

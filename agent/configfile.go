@@ -96,6 +96,9 @@ func (s *settings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 		}
 	}
 	value, err := plain(node)
+	if err == nil && node.Kind == yaml.MappingNode && flag.IsSlice() {
+		err = fmt.Errorf("%s: want a value or a list of them, as in %[1]s: [a, b]", flag.Name)
+	}
 	if err == nil {
 		// Kong would report a value that does not fit without the place where it stands.
 		scan := kong.Scan().PushTyped(value, kong.FlagValueToken)

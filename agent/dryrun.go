@@ -29,8 +29,12 @@ func dryRun(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	admitted, err := audit.NewAdmissions(cfg.labels(""), cfg.MaxStreams, cfg.AuditLogPath...)
+	if err != nil {
+		return err
+	}
 	for _, path := range cfg.AuditLogPath {
-		describer, err := audit.NewDescriber(cfg.labels(path))
+		describer, err := audit.NewDescriber(cfg.labels(path), admitted, path)
 		if err != nil {
 			return err
 		}
@@ -39,17 +43,19 @@ func dryRun(ctx context.Context, cfg *Config, stdout, stderr io.Writer) error {
 			return explain(err)
 		}
 		f := &follower{
-			describe: describer, since: start.Since,
-			metrics: newPathMetrics(prometheus.NewRegistry(), path, positions.Position{}, tail.Unread, tail.Headroom),
+			describe: describer, since: start.Since, ages: newAges(cfg.clock, cfg.LokiRejectOld),
+			metrics: newPathMetrics(prometheus.NewRegistry(), path, positions.Position{}, tail.Unread, tail.Headroom, nil),
 		}
-		streams, err := f.count(ctx, tail, firstEventTime(start))
+		aside := asideCount{mode: cfg.OldEvents, old: tail.Old()}
+		streams, err := f.count(ctx, tail, firstEventTime(start, cfg.clock()), &aside)
 		tail.Close()
 		if err != nil {
 			return err
 		}
-		if err := printStreams(stdout, path, streams); err != nil {
+		if err := printStreams(stdout, path, streams, &aside); err != nil {
 			return fmt.Errorf("printing the streams: %w", err)
 		}
+		tellMissing(stdout, path)
 	}
 	return nil
 }
@@ -60,11 +66,13 @@ type streamCount struct {
 	entries, bytes int
 }
 
-// count reads on until nothing more is there, or ctx ends; at is the time of lines that have none, to begin with.
-func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time) (map[string]*streamCount, error) {
+// count reads on until nothing more is there, or ctx ends; at is the time of lines that have none, to begin with. What would
+// not be pushed at its own time is counted aside.
+func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time, aside *asideCount) (streams map[string]*streamCount, err error) {
 	now, cancel := context.WithCancel(ctx)
 	cancel() // do not wait for more
-	streams := make(map[string]*streamCount)
+	streams = make(map[string]*streamCount)
+	var end positions.Position
 	for ctx.Err() == nil {
 		line, err := tail.Next(now)
 		if errors.Is(err, context.Canceled) {
@@ -73,32 +81,84 @@ func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time)
 		if err != nil {
 			return nil, err
 		}
-		at = f.each(line, at, func(e audit.Entry) {
+		end.EventTime = at
+		at = f.each(&line, end, func(e *audit.Entry) {
+			if !aside.pushed(f.ages.of(e.Time, aside.inStretch)) {
+				return
+			}
 			s := streams[e.Stream]
-			if s == nil {
+			switch {
+			case e.TooLong:
+				s = &aside.tooLong
+			case s == nil:
 				s = &streamCount{labels: e.Stream}
 				streams[e.Stream] = s
 			}
 			s.entries++
 			s.bytes += len(e.Line)
 		})
+		end = line.End
 	}
 	return nil, errors.New("interrupted before the end")
 }
 
+// asideCount is what would not be pushed at its own time because Loki would refuse it.
+type asideCount struct {
+	mode          string // --old-events
+	old           tailer.Old
+	events, ahead int
+	inStretch     bool
+	tooLong       streamCount // cannot be reduced
+}
+
+// pushed counts an event, and reports whether it would be pushed.
+func (a *asideCount) pushed(of age) bool {
+	a.inStretch = of == tooOld || of == tooNew && a.inStretch
+	switch of {
+	case tooOld:
+		a.events++
+	case tooNew:
+		a.ahead++
+	}
+	return of == inTime || a.mode == oldRestamp
+}
+
+// String is what the last line of the table says of it; nothing if all would be pushed as it is.
+func (a *asideCount) String() (s string) {
+	becomes := map[string]string{oldSkip: "left out", oldDeadLetter: "for the dead letters", oldRestamp: "restamped"}
+	if a.events > 0 {
+		s += fmt.Sprintf("; %d events too old: %s", a.events, becomes[a.mode])
+	}
+	if a.old.Files > 0 {
+		s += fmt.Sprintf("; %d backups too old: not read, %d bytes", a.old.Files, a.old.Bytes)
+	}
+	if future := becomes[oldDeadLetter]; a.ahead > 0 {
+		if a.mode == oldRestamp {
+			future = becomes[oldRestamp]
+		}
+		s += fmt.Sprintf("; %d events in the future: %s", a.ahead, future)
+	}
+	return s
+}
+
 // printStreams prints the streams with the most bytes first.
-func printStreams(w io.Writer, path string, streams map[string]*streamCount) error {
+func printStreams(w io.Writer, path string, streams map[string]*streamCount, aside *asideCount) error {
 	sorted := slices.SortedFunc(maps.Values(streams), func(a, b *streamCount) int {
 		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.labels, b.labels))
 	})
-	total := streamCount{labels: fmt.Sprintf("%d streams of %s", len(streams), path)}
+	total := streamCount{labels: fmt.Sprintf("%d streams of %s%s", len(streams), path, aside)}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "entries\tbytes\t\t stream")
 	for _, s := range sorted {
 		total.entries += s.entries
 		total.bytes += s.bytes
 	}
-	for _, s := range append(sorted, &total) {
+	sorted = append(sorted, &total)
+	if long := aside.tooLong; long.entries > 0 {
+		long.labels = "to the dead letters: cannot be reduced to --max-line-size"
+		sorted = append(sorted, &long)
+	}
+	for _, s := range sorted {
 		fmt.Fprintf(table, "%d\t%d\t\t %s\n", s.entries, s.bytes, s.labels)
 	}
 	return table.Flush()

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,11 +25,22 @@ type gapLine struct {
 	Bytes  int64      `json:"lost_bytes,omitempty"`
 }
 
+// resumeGap takes up the gap in the position at which reading begins.
+func (f *follower) resumeGap() {
+	f.gap = f.end.Gap
+	if f.gap != nil && f.gap.First.IsZero() && f.gap.Last.IsZero() { // an agent of before did not note it
+		gap := *f.gap
+		gap.Last = f.last
+		f.gap = &gap
+	}
+}
+
 // missed notes what is missing before a line. It stays with every position from there on until an event has come that says
 // where the gap ends. A gap that is in the position already, whole, is the one that is found again after a restart.
 func (f *follower) missed(gap positions.Gap) {
 	switch {
 	case f.gap == nil:
+		gap.Last = f.last
 		f.gap = &gap
 	case f.gap.First.IsZero():
 		both := *f.gap
@@ -40,13 +50,18 @@ func (f *follower) missed(gap positions.Gap) {
 	}
 }
 
-// tellGap adds an entry for the gap before an event, if there is one; hole says that the times show one.
-func (f *follower) tellGap(ctx context.Context, e audit.Entry, hole bool) error {
+// tellGap adds an entry for the gap before an event, if there is one; hole says that the times show one. It waits for an event
+// that is sent at its own time, which is that of the entry too.
+func (f *follower) tellGap(ctx context.Context, e *audit.Entry, hole, inTime bool) error {
 	if hole {
 		f.missed(positions.Gap{Reason: reasonUnseen})
 	}
 	if f.gap == nil {
 		return nil
+	}
+	if gap := *f.gap; !gap.First.IsZero() && f.ages.of(gap.First, false) == tooOld { // since it was kept, before a crash
+		gap.First = time.Time{}
+		f.gap = &gap
 	}
 	if gap := *f.gap; !gap.First.IsZero() { // before a crash it was kept, and perhaps told: in the same words
 		if err := f.addGap(gap); err != nil {
@@ -58,30 +73,17 @@ func (f *follower) tellGap(ctx context.Context, e audit.Entry, hole bool) error 
 		}
 		f.missed(positions.Gap{Reason: gap.Reason}) // what came after it then is gone as well by now
 	}
+	if !inTime {
+		return nil
+	}
 	gap := *f.gap
-	gap.Last, gap.First = f.last, e.Time
-	if err := f.keepGap(ctx, gap); err != nil {
-		return err
+	gap.First = e.Time
+	f.end.Gap = &gap // so that it is told in the same words after a crash
+	if err := f.keep(ctx); err != nil {
+		return fmt.Errorf("keeping a gap: %w", err)
 	}
 	f.gap = nil
 	return f.addGap(gap)
-}
-
-// keepGap makes a gap part of the position before it, durably, so that it is told in the same words after a crash.
-func (f *follower) keepGap(ctx context.Context, gap positions.Gap) error {
-	f.end.Gap = &gap
-	if err := f.send(ctx); err != nil {
-		return err
-	}
-	if err := f.queue.Flush(ctx); err != nil {
-		return fmt.Errorf("pushing what was read of %s before a gap: %w", f.path, err)
-	}
-	err := f.store.Commit(f.path, f.end)
-	if errors.Is(err, positions.ErrRefused) {
-		return fmt.Errorf("keeping a gap: %w", err)
-	}
-	_ = f.store.Sync() // both are logged and counted there; it costs at most that a crash tells the gap in other words
-	return nil
 }
 
 // addGap puts the entry into the open batch.

@@ -9,9 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // The exit codes of auditferry.
@@ -21,10 +21,8 @@ const (
 	exitUsage   = 2 // a flag, the environment or the configuration file is wrong
 )
 
-// version is set by the linker to the version of the release.
-var version = "dev"
-
 func main() {
+	limitCores()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -34,6 +32,11 @@ func main() {
 
 // run is the whole program but for the signals. What went wrong is one line on stderr.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return runAt(ctx, time.Now, args, stdout, stderr)
+}
+
+// runAt is run by a clock.
+func runAt(ctx context.Context, now func() time.Time, args []string, stdout, stderr io.Writer) int {
 	command, cfg, err := parse(args, stdout)
 	var done finished
 	switch {
@@ -43,11 +46,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "auditferry: %s (see %s --help)\n", oneLine(err), strings.TrimSpace("auditferry "+command))
 		return exitUsage
 	}
+	if cfg != nil {
+		cfg.now = now
+	}
 	switch {
 	case command == "version":
 		fmt.Fprintln(stdout, versionLine())
 	case command == "replay":
 		err = replay(ctx, cfg, stdout, stderr)
+	case command == "prepare":
+		err = prepare(cfg, stdout)
 	case cfg.CheckConfig:
 		err = checkConfig(cfg, stdout)
 	case cfg.DryRun:
@@ -76,8 +84,4 @@ func oneLine(err error) string {
 		line.WriteString(strings.TrimSpace(part))
 	}
 	return line.String()
-}
-
-func versionLine() string {
-	return fmt.Sprintf("auditferry %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,11 @@ import (
 // pathMetrics count what was read of one path, and tell how far behind Loki is.
 type pathMetrics struct {
 	lines, bytes, fragments, cutBytes, malformed, blank, gaps prometheus.Counter
+	reducedLines, reducedBytes                                prometheus.Counter
+
+	folded folded
+
+	sound atomic.Bool // a line was an event
 
 	unread            func() int64 // bytes on disk
 	readLSN, ackedLSN atomic.Int64
@@ -26,7 +32,7 @@ type pathMetrics struct {
 }
 
 func newPathMetrics(reg prometheus.Registerer, path string, start positions.Position, unread func() int64,
-	headroom func(time.Time) time.Duration) *pathMetrics {
+	headroom func(time.Time) time.Duration, folded folded) *pathMetrics {
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"path": path}, reg)
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "auditferry_" + name, Help: help})
@@ -34,6 +40,7 @@ func newPathMetrics(reg prometheus.Registerer, path string, start positions.Posi
 		return c
 	}
 	m := &pathMetrics{
+		folded:    folded,
 		unread:    unread,
 		lines:     counter("read_lines_total", "Lines read."),
 		bytes:     counter("read_bytes_total", "Bytes of lines read, unpacked."),
@@ -42,7 +49,9 @@ func newPathMetrics(reg prometheus.Registerer, path string, start positions.Posi
 		malformed: counter("malformed_total", "Lines, or pieces of lines, that are not one JSON object; sent as they are with resource=malformed."),
 		gaps: counter("gaps_total",
 			"Places in the log where events are missing: files were deleted, truncated or damaged before they were read. Each is told in Loki (event=gap)."),
-		blank: counter("blank_total", "Lines, or pieces of lines, of NUL bytes and white space only; not sent."),
+		blank:        counter("blank_total", "Lines, or pieces of lines, of NUL bytes and white space only; not sent."),
+		reducedLines: counter("reduced_lines_total", "Events longer than --max-line-size that were sent without their largest parts; each names them in its annotation auditferry.io/reduced."),
+		reducedBytes: counter("reduced_bytes_total", "Bytes that events longer than --max-line-size became shorter by."),
 	}
 	m.readLSN.Store(start.LSN)
 	m.ackedLSN.Store(start.LSN)
@@ -57,11 +66,14 @@ func newPathMetrics(reg prometheus.Registerer, path string, start positions.Posi
 			Name: "auditferry_retention_headroom_seconds",
 			Help: "How long, at the pace of the last rotations and if as many backups are kept as there are now, until the file that is read now is deleted; +Inf while that cannot be told.",
 		}, func() float64 { return headroomSeconds(headroom(time.Now())) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditferry_audit_log_missing", Help: "1 if there is no file at the path: it is waited for.",
+		}, func() float64 { return missing(path) }),
 	)
 	return m
 }
 
-func (m *pathMetrics) read(line tailer.Line) {
+func (m *pathMetrics) read(line *tailer.Line) {
 	m.lines.Inc()
 	m.bytes.Add(float64(line.End.LSN - m.readLSN.Load()))
 	m.readLSN.Store(line.End.LSN)
@@ -73,13 +85,26 @@ func (m *pathMetrics) read(line tailer.Line) {
 	}
 }
 
-func (m *pathMetrics) described(e audit.Entry) {
+func (m *pathMetrics) described(e *audit.Entry) {
 	switch {
 	case e.Blank:
 		m.blank.Inc()
 	case e.Malformed:
 		m.malformed.Inc()
+	default:
+		m.folded.count(e.Folded)
+		if !m.sound.Load() {
+			m.sound.Store(true)
+		}
 	}
+}
+
+// missing gives 1 if there is no file at a path, or none that can be seen.
+func missing(path string) float64 {
+	if _, err := os.Stat(path); err != nil {
+		return 1
+	}
+	return 0
 }
 
 // began notes the first event of a batch.

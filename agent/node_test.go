@@ -26,6 +26,7 @@ type node struct {
 	loki   *lokitest.Server
 	url    string
 	listen string
+	now    func() time.Time
 
 	stop   context.CancelFunc
 	exit   chan int
@@ -33,7 +34,7 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
-	n := &node{t: t, dir: t.TempDir(), loki: lokitest.New()}
+	n := &node{t: t, dir: t.TempDir(), loki: lokitest.New(), now: func() time.Time { return eventsBegin.Add(time.Minute) }}
 	url, err := n.loki.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +58,13 @@ func (n *node) start(more ...string) {
 	ctx, cancel := context.WithCancel(n.t.Context())
 	n.stop, n.exit = cancel, make(chan int, 1)
 	n.stderr.Reset()
-	go func() { n.exit <- run(ctx, n.flags(more...), io.Discard, &n.stderr) }()
+	go func() { n.exit <- n.run(ctx, io.Discard, &n.stderr, more...) }()
 	n.t.Cleanup(func() { n.stopped() })
+}
+
+// run runs the program by the clock of the node.
+func (n *node) run(ctx context.Context, stdout, stderr io.Writer, more ...string) int {
+	return runAt(ctx, n.now, n.flags(more...), stdout, stderr)
 }
 
 // stopped asks the agent to stop and gives its exit code.
@@ -106,6 +112,9 @@ func (n *node) until(what string, happened func() bool) {
 		}
 	}
 }
+
+// eventsBegin is the time of event 0; each is a microsecond after the one before it.
+var eventsBegin = time.Date(2026, 11, 23, 20, 0, 0, 0, time.UTC)
 
 func event(i int) string {
 	return fmt.Sprintf(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"id-%d","stage":"ResponseComplete",`+

@@ -19,7 +19,7 @@ import (
 
 func TestLagIsTheAgeOfTheOldestUnacknowledgedEvent(t *testing.T) {
 	m := newPathMetrics(prometheus.NewRegistry(), "a", positions.Position{}, func() int64 { return 0 },
-		func(time.Time) time.Duration { return 0 })
+		func(time.Time) time.Duration { return 0 }, nil)
 	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
 	for _, step := range []struct {
 		do   func()
@@ -103,7 +103,7 @@ func TestDryRunTouchesNothing(t *testing.T) {
 	n.write("audit.log", append(events(0, 3), strings.ReplaceAll(event(3), `"list"`, `"watch"`))...)
 	before, _ := os.ReadDir(n.dir)
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), n.flags("--dry-run"), &stdout, &stderr); code != exitOK {
+	if code := n.run(t.Context(), &stdout, &stderr, "--dry-run"); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, stderr.String())
 	}
 	after, _ := os.ReadDir(n.dir)
@@ -162,7 +162,7 @@ func TestLostPositionsAreToldAndCostRepeatsOnly(t *testing.T) {
 	n.start()
 	n.wait(3)
 	n.stopped()
-	for _, file := range []string{"positions.json", "positions.latest.json"} {
+	for _, file := range []string{"positions.json", "positions.latest.json", "positions.latest2.json"} {
 		if err := os.WriteFile(n.path(file), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func TestLostPositionsAreToldAndCostRepeatsOnly(t *testing.T) {
 	n.waitMetric("auditferry_positions_lost", "1")
 }
 
-// Positions that cannot be written, here for a directory in the place of the temporary file, cost repeats after a crash:
+// Positions that cannot be written, here for directories in their place, cost repeats after a crash:
 // no reason not to follow.
 func TestPositionsThatCannotBeWrittenDoNotStopAFirstStart(t *testing.T) {
 	n := newNode(t)
@@ -186,8 +186,10 @@ func TestPositionsThatCannotBeWrittenDoNotStopAFirstStart(t *testing.T) {
 	if err := a.openStore(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(n.path("positions.latest.json.tmp/x"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"positions.latest.json/x", "positions.latest2.json/x"} {
+		if err := os.MkdirAll(n.path(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := a.openPaths(); err != nil {
 		t.Error(err)

@@ -25,15 +25,21 @@ type commandLine struct {
 
 	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version."`
 
-	Run     struct{}    `cmd:"" default:"1" help:"Follow and push. This is the default."`
-	Replay  replayWords `cmd:"" passthrough:"" help:"Push dead letters again. It has its own flags: see auditferry replay --help."`
-	Version struct{}    `cmd:"" help:"Print the version."`
+	Run     struct{}     `cmd:"" default:"1" help:"Follow and push. This is the default."`
+	Replay  replayWords  `cmd:"" passthrough:"" help:"Push dead letters again. It has its own flags: see auditferry replay --help."`
+	Prepare prepareWords `cmd:"" passthrough:"" help:"Make the directory for the state and give it to the user that the agent is to run as. It has its own flags: see auditferry prepare --help."`
+	Version struct{}     `cmd:"" help:"Print the version."`
 }
 
 // replayWords are all that follows the command replay. They are parsed by themselves, as a replayLine, so that a flag of the
 // agent that means nothing to replay, such as --dry-run, is refused and not ignored.
 type replayWords struct {
 	Words []string `arg:"" name:"file" optional:""`
+}
+
+// prepareWords are those of prepare.
+type prepareWords struct {
+	Words []string `arg:"" name:"flag" optional:""`
 }
 
 var groups = []kong.Group{
@@ -49,7 +55,7 @@ type finished int
 
 func (f finished) Error() string { return fmt.Sprintf("finished with exit code %d", int(f)) }
 
-// parse reads flags, environment and configuration file. It gives the command: run, replay or version.
+// parse reads flags, environment and configuration file. It gives the command: run, replay, prepare or version.
 func parse(args []string, stdout io.Writer) (command string, cfg *Config, err error) {
 	var line commandLine
 	parsed, err := parseInto(&line, "auditferry", description, args, stdout)
@@ -60,10 +66,11 @@ func parse(args []string, stdout io.Writer) (command string, cfg *Config, err er
 	case parsed.Command() == "version":
 		return "version", nil, nil
 	case strings.HasPrefix(parsed.Command(), "replay"):
-		// The command itself is the word before them; flags may stand before it.
-		at := len(args) - len(line.Replay.Words) - 1
-		cfg, err := parseReplay(slices.Delete(slices.Clone(args), at, at+1), stdout)
+		cfg, err := parseReplay(withoutCommand(args, line.Replay.Words), stdout)
 		return "replay", cfg, err
+	case strings.HasPrefix(parsed.Command(), "prepare"):
+		cfg, err := parsePrepare(withoutCommand(args, line.Prepare.Words), stdout)
+		return "prepare", cfg, err
 	}
 	if err := line.complete(); err != nil {
 		return "", nil, err
@@ -72,6 +79,12 @@ func parse(args []string, stdout io.Writer) (command string, cfg *Config, err er
 		return "", nil, err
 	}
 	return "run", &line.Config, nil
+}
+
+// withoutCommand leaves out the command itself, which is the word before those that follow it; flags may stand before it.
+func withoutCommand(args, following []string) []string {
+	at := len(args) - len(following) - 1
+	return slices.Delete(slices.Clone(args), at, at+1)
 }
 
 // parseInto fills in line, a struct of kong's, of the program or command with that name.

@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auditferry/auditferry/agent/audit"
 )
 
 // least is what every command line needs.
@@ -65,6 +69,36 @@ func TestEverythingCanComeFromTheFile(t *testing.T) {
 	}
 }
 
+func TestFieldsComeFromAnywhere(t *testing.T) {
+	file := write(t, "label-fields: [verb, 'annotation:a.b/c']\nuser-label: class\nmax-streams: 200\n")
+	for _, tt := range []struct {
+		args []string
+		env  string
+		want []string
+	}{
+		{nil, "", []string{"verb", "user", "resource"}},
+		{[]string{"--label-fields=verb,stage"}, "", []string{"verb", "stage"}},
+		{[]string{"--label-fields=verb", "--label-fields=stage"}, "", []string{"verb", "stage"}},
+		{[]string{"--label-fields="}, "", []string{}},
+		{nil, "verb,groups", []string{"verb", "groups"}},
+		{[]string{"--config=" + file}, "", []string{"verb", "annotation:a.b/c"}},
+	} {
+		t.Run(fmt.Sprint(tt.args, tt.env), func(t *testing.T) {
+			if tt.env != "" {
+				t.Setenv("AUDITFERRY_LABEL_FIELDS", tt.env)
+			}
+			_, cfg, err := parse(append(slices.Clone(least), tt.args...), io.Discard)
+			if err != nil || !slices.Equal(cfg.LabelFields, tt.want) {
+				t.Errorf("%q, want %q (%v)", cfg.LabelFields, tt.want, err)
+			}
+		})
+	}
+	_, cfg, err := parse(slices.Clone(least), io.Discard)
+	if err != nil || !slices.Equal(cfg.LabelFields, audit.DefaultLabelFields) || !slices.Equal(cfg.MetadataFields, audit.DefaultMetadataFields) {
+		t.Errorf("the defaults are %q and %q", cfg.LabelFields, cfg.MetadataFields)
+	}
+}
+
 func TestWrongUsageIsOneLineThatNamesIt(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("STATE_DIRECTORY", t.TempDir())
@@ -77,14 +111,21 @@ func TestWrongUsageIsOneLineThatNamesIt(t *testing.T) {
 		{"no path", []string{"--loki-url=http://loki:3100"}, "", []string{"--audit-log-path", "missing", "example"}},
 		{"no Loki", []string{"--audit-log-path=/a"}, "", []string{"--loki-url", "missing", "example"}},
 		{"typo", append(least, "--bacth-wait=1s"), "", []string{"--bacth-wait", "--batch-wait"}},
+		{"too short an age", append(least, "--loki-reject-old=59m"), "", []string{"--loki-reject-old"}},
+		{"no such thing to do", append(least, "--old-events=drop"), "", []string{"--old-events", "restamp"}},
 		{"no such command", append(least, "frob"), "", []string{"frob"}},
 		{"not a time", append(least, "--batch-wait=1x"), "", []string{"--batch-wait", "1x"}},
 		{"not a size", append(least, "--batch-size=1XB"), "", []string{"--batch-size", "1XB", "1MiB"}},
-		{"too small", append(least, "--pushes-in-flight=0"), "", []string{"--pushes-in-flight"}},
+		{"too small", append(least, "--pushes-in-flight=-1"), "", []string{"--pushes-in-flight"}},
+		{"no rate", append(least, "--loki-rate=1"), "", []string{"--loki-rate"}},
+		{"status that acknowledges nothing", append(least, "--loki-accept-status=200,301"), "", []string{"--loki-accept-status", "301", "200 to 299"}},
+		{"status in file", least, "loki-accept-status: [200, 404]\n", []string{"FILE:1", "--loki-accept-status", "404"}},
+		{"no status", append(least, "--loki-accept-status=OK"), "", []string{"--loki-accept-status", "OK"}},
 		{"back-off upside down", append(least, "--backoff-max=1ms"), "", []string{"--backoff-max"}},
 		{"start", append(least, "--start-at=yesterday"), "", []string{"--start-at", "yesterday", "beginning"}},
 		{"level", append(least, "--log-level=loud"), "", []string{"--log-level", "loud", "info"}},
 		{"address", append(least, "--listen-address=9611"), "", []string{"--listen-address", "HOST:PORT"}},
+		{"profiles on no address", append(least, "--pprof", "--listen-address="), "", []string{"--pprof", "--listen-address"}},
 		{"path is a directory", append(least, "--audit-log-path="+dir), "", []string{dir, "directory", "audit.log"}},
 		{"path twice", append(least, least[0]), "", []string{"/var/log/audit.log", "twice"}},
 		{"path to stdout", append(least, "--audit-log-path=-"), "", []string{"--audit-log-path", "standard output"}},
@@ -92,7 +133,28 @@ func TestWrongUsageIsOneLineThatNamesIt(t *testing.T) {
 		{"label without value", append(least, "--label=env"), "", []string{"--label", "env"}},
 		{"label of ours", append(least, "--label=verb=x"), "", []string{"--label", "verb"}},
 		{"label that Loki refuses", append(least, "--label=a-b=x"), "", []string{"--label", "a-b"}},
+		{"no such field", append(least, "--label-fields=verb,vreb"), "", []string{"--label-fields", "vreb", "annotation:KEY"}},
+		{"field twice", append(least, "--label-fields=verb", "--label-fields=verb"), "", []string{"--label-fields", "verb", "twice"}},
+		{"field with too many values", append(least, "--label-fields=verb,audit_id"), "", []string{"--label-fields", "audit_id", "too many"}},
+		{"annotations of one name", append(least, "--label-fields=annotation:a.b,annotation:a-b"), "", []string{"--label-fields", "annotation:a.b", "annotation:a-b"}},
+		{"16 labels", append(least, "--cluster=c", "--label=a=1;b=2;c=3;d=4;e=5;f=6;g=7;h=8", "--label-fields=verb,user,resource,namespace"), "",
+			[]string{"--label-fields", "16 labels", "8 are yours", "namespace", "15"}},
+		{"no such metadata", append(least, "--metadata-fields=groups,nonsense"), "", []string{"--metadata-fields", "nonsense"}},
+		{"no such user label", append(least, "--user-label=mail"), "", []string{"--user-label", "mail", "class"}},
+		{"few streams", append(least, "--max-streams=63"), "", []string{"--max-streams=63", "64"}},
+		{"few streams for two", append(least, "--max-streams=127", "--audit-log-path=/b"), "", []string{"--max-streams=127", "128", "64 for each"}},
+		{"few streams, checked", append(least, "--max-streams=63", "--check-config"), "", []string{"--max-streams=63"}},
 		{"not a URL", []string{least[0], "--loki-url=loki:3100"}, "", []string{"--loki-url", "http://"}},
+		{"URL twice", append(least, "--loki-url=http://Loki:3100/loki/api/v1/push"), "", []string{"--loki-url=http://loki:3100/", "twice", "--positions-file"}},
+		{"URL twice with passwords", []string{least[0], "--loki-url=http://a:secret@loki", "--loki-url=http://b:secret@loki"}, "", []string{"--loki-url=http://loki/", "twice"}},
+		{"two URLs in one", []string{least[0], "--loki-url=http://loki,other:3100"}, "", []string{"--loki-url", "loki,other:3100", "http://"}},
+		{"two URLs, three tenants", append(least, "--loki-url=http://b", "--loki-tenant-id=a,b,c"), "", []string{"--loki-tenant-id", "3 times", "--loki-url 2"}},
+		{"one URL, two files", append(least, "--loki-http-config=a", "--loki-http-config=b"), "", []string{"--loki-http-config", "2 times", "--loki-url 1"}},
+		{"second URL wrong", append(least, "--loki-url=loki:3100"), "", []string{"--loki-url", "http://"}},
+		{"URLs as a map", least[:1], "loki-url: {a: http://loki:3100}\n", []string{"FILE:1", "loki-url", "[a, b]"}},
+		{"URLs as lists", least[:1], "loki-url: [[http://loki:3100]]\n", []string{"FILE:1", "list"}},
+		{"URLs as nothing", least[:1], "loki-url:\n", []string{"FILE:1", "loki-url", "no value"}},
+		{"no URL in a list", least[:1], "loki-url: []\n", []string{"--loki-url is missing"}},
 		{"no file", append(least, "--config=/no/such/file"), "", []string{"--config", "/no/such/file"}},
 		{"unknown key", least, "# mine\nbatch-wiat: 1s\n", []string{"FILE:2", "batch-wiat"}},
 		{"key twice", least, "batch-wait: 1s\nbatch-wait: 2s\n", []string{"FILE", "batch-wait"}},
@@ -164,6 +226,28 @@ func TestVersion(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK || !strings.HasPrefix(stdout.String(), "auditferry "+version+" go") {
 			t.Errorf("%v: exit code %d, stdout %q, stderr %q", args, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestVersionTellsTheCommit(t *testing.T) {
+	of := func(pairs ...string) *debug.BuildInfo {
+		info := new(debug.BuildInfo)
+		for i := 0; i < len(pairs); i += 2 {
+			info.Settings = append(info.Settings, debug.BuildSetting{Key: pairs[i], Value: pairs[i+1]})
+		}
+		return info
+	}
+	for _, tt := range []struct {
+		info *debug.BuildInfo
+		want string
+	}{
+		{of("GOOS", "linux"), ""},
+		{of("vcs", "git", "vcs.revision", "abc", "vcs.time", "2026-11-27T14:00:00Z", "vcs.modified", "false"), ", commit abc of 2026-11-27T14:00:00Z"},
+		{of("vcs.revision", "abc", "vcs.time", "2026-11-27T14:00:00Z", "vcs.modified", "true"), ", commit abc of 2026-11-27T14:00:00Z, with changes"},
+	} {
+		if got := commit(tt.info); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
 		}
 	}
 }

@@ -20,7 +20,7 @@ const replayDescription = `Pushes dead letters again, as they were, and deletes 
 
 auditferry replay --loki-url=http://loki:3100 /var/lib/auditferry/dead-letters*.jsonl
 
-Exit code 0: all are taken; 1: some are not. The environment and the --config file of the agent count here too, as far as the flags are the same.`
+Exit code 0: all are taken; 1: some are not. The environment and the --config file of the agent count here too, as far as the flags are the same. Where they name several --loki-url, each with its own dead letters (dead-letters.HOST_PORT*.jsonl), give the one whose letters FILE has.`
 
 // replayLine is what kong parses of a command line with the command replay.
 type replayLine struct {
@@ -43,13 +43,29 @@ func parseReplay(args []string, stdout io.Writer) (*Config, error) {
 	if _, err := parseInto(&line, "auditferry replay", replayDescription, args, stdout); err != nil {
 		return nil, err
 	}
+	if err := line.pickTarget(); err != nil {
+		return nil, err
+	}
 	if err := line.pushConfig.validate(false); err != nil {
 		return nil, err
 	}
-	if _, err := audit.NewDescriber(audit.Config{Node: "any", Static: line.AddLabel}); err != nil {
+	if err := (audit.Config{Node: "any", Static: line.AddLabel}).Check(); err != nil {
 		return nil, fmt.Errorf("--add-label: %w", err)
 	}
 	return &Config{pushConfig: line.pushConfig, logConfig: line.logConfig, replay: line.replayConfig}, nil
+}
+
+// pickTarget leaves one of the targets of the agent.
+func (l *replayLine) pickTarget() error {
+	var agent replayLine
+	args := []string{"any file"}
+	if l.ConfigFile != "" {
+		args = append(args, "--config="+string(l.ConfigFile))
+	}
+	if _, err := parseInto(&agent, "auditferry replay", replayDescription, args, io.Discard); err != nil {
+		return err
+	}
+	return l.pick(&agent.pushConfig)
 }
 
 // replay pushes the letters of one file after the other, and says on stdout what became of each. Nothing is touched before
@@ -104,12 +120,18 @@ func lettersIn(cfg *Config) (files []string, empty []error, err error) {
 // replayClient makes a client that pushes letters; those that are refused again go to a file of the replay's own. It may grow
 // as large as it must, since it holds no more than the file that is deleted for it.
 func replayClient(cfg *Config, refused string, logger *slog.Logger, reg prometheus.Registerer) (*shipper.Client, error) {
-	http, err := cfg.httpConfig()
+	targets, err := cfg.targets()
+	if err != nil {
+		return nil, err
+	}
+	t := targets[0]
+	http, err := t.httpConfig()
 	if err != nil {
 		return nil, err
 	}
 	return shipper.New(shipper.Config{
-		URL: cfg.LokiURL, TenantID: cfg.LokiTenantID, HTTP: http, Timeout: cfg.LokiTimeout, InFlight: cfg.PushesInFlight,
+		URL: t.url, TenantID: t.tenant, HTTP: http, Timeout: cfg.LokiTimeout, InFlight: cfg.PushesInFlight,
+		AcceptStatus: cfg.acceptStatus(), Rate: int(cfg.LokiRate),
 		StreamRate: int(cfg.LokiStreamRate), BackoffMin: cfg.BackoffMin, BackoffMax: cfg.BackoffMax, UserAgent: "auditferry/" + version,
 		EveryStreamAlone: true, // the agent pushes to the same streams
 		DeadLetterFile:   refused, DeadLetterMaxSize: 1 << 50,
@@ -158,7 +180,7 @@ func pushLetters(ctx context.Context, queue *shipper.Queue, letters *shipper.Let
 			return errors.Join(err, queue.Drain(ctx))
 		}
 		last := err != nil
-		if batch.Len() > 0 && (last || batch.Bytes()+len(e.Line) > batchSize) {
+		if batch.Len() > 0 && (last || batch.Bytes()+len(e.Line) > queue.BatchSize(batchSize)) {
 			if err := queue.Send(ctx, batch, func() {}); err != nil {
 				return errors.Join(err, queue.Drain(ctx))
 			}

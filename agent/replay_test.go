@@ -55,7 +55,10 @@ func deadNode(t *testing.T) (n *node, letters string) {
 // replay runs the command, and gives what it says.
 func (n *node) replay(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = run(n.t.Context(), append([]string{"replay", "--loki-url=" + n.url, "--backoff-min=1ms", "--backoff-max=5ms"}, args...), &out, &errs)
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--loki-url=") }) {
+		args = append([]string{"--loki-url=" + n.url}, args...)
+	}
+	code = run(n.t.Context(), append([]string{"replay", "--backoff-min=1ms", "--backoff-max=5ms"}, args...), &out, &errs)
 	return code, out.String(), errs.String()
 }
 

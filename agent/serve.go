@@ -7,15 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
-	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	_ "golang.org/x/crypto/x509roots/fallback" // the image has no CA bundle of its own
 
 	"github.com/auditferry/auditferry/agent/audit"
 	"github.com/auditferry/auditferry/positions"
@@ -26,17 +24,19 @@ import (
 // syncInterval is how often positions are made durable: what a power failure repeats at the most.
 const syncInterval = time.Second
 
-// limitMemory keeps the garbage small on a node that etcd shares: 16 MiB, and 8 for each path with its batches. It is soft:
-// longer lines may take more. The agent allocates next to nothing once it runs, so collecting more often costs little.
-func limitMemory(paths int) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(16<<20 + int64(paths)*8<<20)
-	}
-}
+// The agent does what it does only at its start, such as to meet every stream for the first time, for so many of so long.
+const (
+	firstPushes     = 5
+	firstPushesTook = 500 * time.Millisecond
+)
 
 // serve follows and pushes until ctx ends.
 func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
-	limitMemory(len(cfg.AuditLogPath))
+	targets, err := cfg.targets()
+	if err != nil {
+		return err
+	}
+	limitMemory(cfg, len(targets))
 	if err := cfg.makeStateDir(); err != nil {
 		return err
 	}
@@ -49,30 +49,35 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	if err := a.open(); err != nil {
 		return errors.Join(err, a.close())
 	}
-	stopListening, err := listen(cfg.ListenAddress, a.registry, logger, a.ready)
+	stopListening, err := listen(cfg, a.registry, logger, a.ready)
 	if err != nil {
 		return errors.Join(err, a.close())
 	}
-	logger.Info("started", "version", version, "paths", cfg.AuditLogPath, "node", cfg.Node, "loki", redacted(cfg.LokiURL))
+	logger.Info("started", "version", version, "paths", cfg.AuditLogPath, "node", cfg.Node, "loki", strings.Join(redacted(targets), " "))
 	for _, path := range cfg.AuditLogPath {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			logger.Warn("the audit log does not exist yet; waiting for it", "path", path)
 		}
 	}
+	if err := a.confine(targets); err != nil {
+		stopListening()
+		return errors.Join(err, a.close())
+	}
+	stopNotifying := a.notify(ctx)
+	dropStart()
 	err = a.run(ctx)
 	stopListening()
 	err = errors.Join(err, a.close())
+	stopNotifying()
 	logger.Info("stopped")
 	return err
 }
 
-// redacted is a URL without the password that it may hold.
-func redacted(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
+func redacted(targets []target) (urls []string) {
+	for _, t := range targets {
+		urls = append(urls, t.redacted())
 	}
-	return u.Redacted()
+	return urls
 }
 
 func newRegistry() *prometheus.Registry {
@@ -87,14 +92,18 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-// agent is all the paths of one process and what they share.
+// agent is all the paths and destinations of one process and what they share.
 type agent struct {
-	cfg       *Config
-	logger    *slog.Logger
-	registry  *prometheus.Registry
-	store     *positions.Store
-	client    *shipper.Client
-	followers []*follower
+	cfg          *Config
+	logger       *slog.Logger
+	registry     *prometheus.Registry
+	store        *positions.Store
+	destinations []*destination
+	followers    []*follower   // of every path for every destination
+	moved        chan struct{} // has one if a position has moved since the last look
+	parked       chan struct{} // has one if a follower has left since the last look
+	admissions   *positions.Admissions
+	sandbox      *sandbox // nil: none
 }
 
 // open gets everything ready, and fails if anything that is needed is missing.
@@ -120,36 +129,51 @@ func (a *agent) openStore() (err error) {
 	return nil
 }
 
-func (a *agent) openPaths() (err error) {
-	if a.client, err = newClient(a.cfg, a.logger, a.registry); err != nil {
+func (a *agent) openPaths() error {
+	targets, err := a.cfg.targets()
+	if err != nil {
 		return err
 	}
-	for _, path := range a.cfg.AuditLogPath {
-		f, err := a.follow(path)
+	for _, t := range targets {
+		d, err := a.newDestination(t)
 		if err != nil {
 			return err
 		}
-		a.followers = append(a.followers, f)
+		a.destinations = append(a.destinations, d)
+	}
+	if err := a.openAdmissions(); err != nil {
+		return err
+	}
+	a.moved, a.parked = make(chan struct{}, 1), make(chan struct{}, 1)
+	for _, d := range a.destinations {
+		for _, path := range a.cfg.AuditLogPath {
+			f, err := a.follow(d, path)
+			if err != nil {
+				return err
+			}
+			a.followers = append(a.followers, f)
+		}
 	}
 	return nil
 }
 
-func newClient(cfg *Config, logger *slog.Logger, reg prometheus.Registerer) (*shipper.Client, error) {
-	http, err := cfg.httpConfig()
+func newClient(cfg *Config, t *target, logger *slog.Logger, reg prometheus.Registerer) (*shipper.Client, error) {
+	http, err := t.httpConfig()
 	if err != nil {
 		return nil, err
 	}
 	return shipper.New(shipper.Config{
-		URL: cfg.LokiURL, TenantID: cfg.LokiTenantID, HTTP: http, Timeout: cfg.LokiTimeout, InFlight: cfg.PushesInFlight,
+		URL: t.url, TenantID: t.tenant, HTTP: http, Timeout: cfg.LokiTimeout, InFlight: cfg.PushesInFlight,
+		AcceptStatus: cfg.acceptStatus(), Rate: int(cfg.LokiRate),
 		StreamRate: int(cfg.LokiStreamRate), BackoffMin: cfg.BackoffMin, BackoffMax: cfg.BackoffMax, UserAgent: "auditferry/" + version,
-		DeadLetterFile: cfg.DeadLetterFile, DeadLetterMaxSize: int64(cfg.DeadLetterMaxSize),
+		DeadLetterFile: cfg.deadLetters(t), DeadLetterMaxSize: int64(cfg.DeadLetterMaxSize),
 		Logger: logger, Registerer: reg,
 	})
 }
 
-// follow makes the follower of one path, at its position or where --start-at says.
-func (a *agent) follow(path string) (*follower, error) {
-	describer, err := audit.NewDescriber(a.cfg.labels(path))
+// follow makes the follower of one path for one destination, at its position or where --start-at says.
+func (a *agent) follow(d *destination, path string) (*follower, error) {
+	describer, err := audit.NewDescriber(a.cfg.labels(path), d.admitted.audit, d.key(path))
 	if err != nil {
 		return nil, err
 	}
@@ -161,61 +185,70 @@ func (a *agent) follow(path string) (*follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	var from *positions.Position
-	if p, ok := a.store.Position(path); ok {
-		from = &p
-	}
-	tail, err := tailer.New(a.cfg.tail(path, start, a.logger, a.registry), from)
+	from := d.from[path]
+	tail, err := tailer.New(a.cfg.tail(path, start, d.logger, d.registerer), from)
 	if err != nil {
 		return nil, explain(err)
 	}
 	f := &follower{
-		path: path, node: a.cfg.Node, gapStream: gapStream, batchSize: int(a.cfg.BatchSize), batchWait: a.cfg.BatchWait,
-		tail: tail, describe: describer, queue: a.client.NewQueue(path), store: a.store, logger: a.logger, end: tail.Start(),
+		path: path, key: d.key(path), destination: d.address,
+		node: a.cfg.Node, gapStream: gapStream, batchSize: int(a.cfg.BatchSize), batchWait: a.cfg.BatchWait,
+		maxLine: int(a.cfg.MaxLineSize),
+		tail:    tail, describe: describer, queue: d.client.NewQueue(path), store: a.store, logger: d.logger, end: tail.Start(),
+		ages: newAges(a.cfg.clock, a.cfg.LokiRejectOld), old: newOldEvents(a.cfg.OldEvents, a.cfg.LokiRejectOld, d.registerer, path),
+		future:   newFutureEvents(d.registerer, path),
+		admitted: d.admitted, moved: a.moved, parked: a.parked,
 	}
-	if from == nil {
-		// Held from the start, so that a restart before the first acknowledgement begins at the same place and gives the
-		// same time to lines that have none.
-		f.end.EventTime = firstEventTime(start)
-		if err := a.store.Commit(path, f.end); errors.Is(err, positions.ErrRefused) {
-			tail.Close()
-			return nil, fmt.Errorf("keeping the first position: %w", err)
-		}
-	}
-	f.gap = f.end.Gap
 	if f.end.LSN > 0 {
 		f.last = f.end.EventTime
 	} else {
 		f.since = start.Since
 	}
+	f.resumeOld(tail.Old())
+	f.resumeStamps()
+	if from == nil {
+		// Held from the start, so that a restart before the first acknowledgement begins at the same place and gives the
+		// same time to lines that have none.
+		f.end.EventTime = firstEventTime(start, a.cfg.clock())
+		if err := f.commit(f.end); errors.Is(err, positions.ErrRefused) {
+			tail.Close()
+			return nil, fmt.Errorf("keeping the first position: %w", err)
+		}
+	}
+	f.resumeGap()
 	f.sent = f.end.LSN
-	f.metrics = newPathMetrics(a.registry, path, f.end, tail.Unread, tail.Headroom)
+	f.metrics = newPathMetrics(d.registerer, path, f.end, tail.Unread, tail.Headroom, d.folded)
 	return f, nil
 }
 
 // firstEventTime is the time of lines that have none before the first that has one. Where reading starts at a time, they
 // are before it.
-func firstEventTime(start tailer.Start) time.Time {
+func firstEventTime(start tailer.Start, now time.Time) time.Time {
 	if !start.Since.IsZero() {
 		return start.Since.Add(-1).UTC()
 	}
-	return time.Now().UTC()
+	return now.UTC()
 }
 
 // tail is how a path is read.
 func (c *Config) tail(path string, start tailer.Start, logger *slog.Logger, reg prometheus.Registerer) tailer.Config {
+	var oldest time.Time
+	if c.OldEvents == oldSkip && c.LokiRejectOld > 0 {
+		oldest = c.clock().Add(oldMargin - c.LokiRejectOld)
+	}
 	return tailer.Config{
-		Path: path, Start: start, MaxLine: int(c.MaxReadLine), Poll: c.PollInterval, MaxGone: int64(c.HoldDeleted),
+		Path: path, Start: start, Oldest: oldest, MaxLine: int(c.MaxReadLine), Poll: c.PollInterval, MaxGone: int64(c.HoldDeleted),
 		Logger: logger, Registerer: reg,
 	}
 }
 
-// run carries every path, each by itself, until ctx ends; then it finishes what is under way.
+// run carries every path to every destination, each by itself, until ctx ends; then it finishes what is under way, side by
+// side as well.
 func (a *agent) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var all sync.WaitGroup
-	errs := make([]error, len(a.followers))
+	errs := make([]error, len(a.followers)+1)
 	for i, f := range a.followers {
 		all.Go(func() {
 			errs[i] = f.run(ctx)
@@ -225,26 +258,48 @@ func (a *agent) run(ctx context.Context) error {
 			patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.ShutdownTimeout)
 			defer cancel()
 			if err := f.finish(patience); err != nil {
-				a.logger.Warn("stopping before Loki has all that was read; it is read again at the next start",
+				f.logger.Warn("stopping before Loki has all that was read; it is read again at the next start",
 					"path", f.path, "error", err)
 			}
 		})
 	}
+	all.Go(func() {
+		if errs[len(a.followers)] = a.watchSandbox(ctx); errs[len(a.followers)] != nil {
+			stop()
+		}
+	})
 	a.syncUntil(ctx)
 	all.Wait()
 	return errors.Join(errs...)
 }
 
-// syncUntil makes positions durable as they move.
+// syncUntil makes positions durable as they move. While they do not, it does not wake: on a node that is idle, that would be half
+// of all that the agent does.
 func (a *agent) syncUntil(ctx context.Context) {
-	tick := time.NewTicker(syncInterval)
-	defer tick.Stop()
+	begun := time.NewTicker(firstPushesTook)
+	defer begun.Stop()
+	left := firstPushes
+	due := time.NewTimer(syncInterval)
+	defer due.Stop()
+	waiting := true // for due
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			_ = a.store.Sync() // logged and counted there, and tried again
+		case <-begun.C:
+			dropStart()
+			if left--; left == 0 {
+				begun.Stop()
+			}
+		case <-a.moved:
+			if !waiting {
+				due.Reset(syncInterval)
+				waiting = true
+			}
+		case <-due.C:
+			if waiting = a.store.Sync() != nil; waiting { // logged and counted there, and tried again
+				due.Reset(syncInterval)
+			}
 		}
 	}
 }
@@ -253,11 +308,14 @@ func (a *agent) close() error {
 	for _, f := range a.followers {
 		f.tail.Close()
 	}
-	if a.client != nil {
-		a.client.Close()
+	for _, d := range a.destinations {
+		d.client.Close()
 	}
 	if a.store == nil {
 		return nil
+	}
+	if a.admissions != nil {
+		_ = a.admissions.Close() // what was sent needs, is durable
 	}
 	if err := a.store.Close(); err != nil {
 		return fmt.Errorf("making the last positions durable: %w", err)
@@ -267,9 +325,20 @@ func (a *agent) close() error {
 
 // ready says what keeps the agent from shipping, for /readyz.
 func (a *agent) ready() error {
-	problems := []error{a.client.State()}
+	var problems []error
+	if a.sandbox != nil {
+		problems = append(problems, a.sandbox.awaits())
+	}
+	problems = append(problems, a.admissions.Trouble())
+	for _, d := range a.destinations {
+		problems = append(problems, d.client.State())
+	}
+	told := make(map[string]bool)
 	for _, f := range a.followers {
-		problems = append(problems, f.tail.Trouble())
+		if err := f.tail.Trouble(); err != nil && !told[err.Error()] { // each destination reads the path
+			told[err.Error()] = true
+			problems = append(problems, err)
+		}
 	}
 	return errors.Join(problems...)
 }

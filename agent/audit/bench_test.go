@@ -72,7 +72,7 @@ func BenchmarkEntries(b *testing.B) {
 		var previous time.Time
 		for b.Loop() {
 			for _, line := range lines {
-				entries := d.Entries(line, previous)
+				entries := d.Entries(line, previous, 0)
 				for entry, ok := entries.Next(); ok; entry, ok = entries.Next() {
 					previous = entry.Time
 				}

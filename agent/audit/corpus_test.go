@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -64,12 +65,35 @@ func corpusLines(tb testing.TB, name string) [][]byte {
 	return bytes.Split(bytes.TrimSuffix(corpusFile(tb, name), []byte("\n")), []byte("\n"))
 }
 
-// newDescriber gives a Describer with one label of each kind.
+var testConfig = Config{Node: "cp-1", Cluster: "east", Static: map[string]string{"region": `e"u`}}
+
+// newDescriber gives a Describer with one label of each kind, that folds no streams.
 func newDescriber(tb testing.TB) *Describer {
 	tb.Helper()
-	d, err := NewDescriber(Config{Node: "cp-1", Cluster: "east", Static: map[string]string{"region": `e"u`}})
+	return describerOf(tb, testConfig, newAdmissions(tb, testConfig, 1<<40))
+}
+
+func describerOf(tb testing.TB, cfg Config, all *Admissions) *Describer {
+	tb.Helper()
+	d, err := NewDescriber(cfg, all, testPath)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return d
 }
+
+const testPath = "/var/log/audit.log"
+
+func newAdmissions(tb testing.TB, cfg Config, maxStreams int) *Admissions {
+	tb.Helper()
+	a, err := NewAdmissions(cfg, maxStreams, testPath)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+// earlier gives a position before all that it gave: what was admitted there does not hold yet.
+func earlier() int64 { return lastEarlier.Add(-1) }
+
+var lastEarlier atomic.Int64

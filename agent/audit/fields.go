@@ -33,8 +33,10 @@ type Event struct {
 	// SourceIP is the last of sourceIPs, the peer itself: those before it are claims of the client.
 	SourceIP, UserAgent []byte
 
-	code  []byte // Code as it is written
-	plain bool   // all strings above are ASCII that stood in the line without escapes
+	code []byte // Code as it is written
+	// userAt and annotationsAt are where their values begin in the line, 0 if they are missing.
+	userAt, annotationsAt int
+	plain                 bool // all strings above are ASCII that stood in the line without escapes
 }
 
 // maxScratch is how large a buffer for decoded strings may stay between two lines, in bytes.
@@ -64,6 +66,9 @@ func (d *Describer) describe(line []byte) bool {
 	d.scan.key = reuse(d.scan.key)
 	d.event = Event{plain: true}
 	s := &d.scan
+	if len(s.line) > maxScratch {
+		clear(d.metadata.fields) // else a rare field keeps the memory of a long line
+	}
 	s.line, s.at, s.bad = line, 0, false
 	if s.peek() != '{' {
 		s.fail(s.at)
@@ -99,6 +104,7 @@ func (d *Describer) readEvent(s *scanner, e *Event) {
 		case "verb":
 			e.Verb = d.text(1)
 		case "user":
+			e.userAt = s.at
 			e.Username = d.member("username")
 		case "impersonatedUser":
 			e.ImpersonatedUsername = d.member("username")
@@ -111,8 +117,9 @@ func (d *Describer) readEvent(s *scanner, e *Event) {
 		case "responseStatus":
 			d.readStatus(s, e)
 		case "stageTimestamp":
-			e.Time = parseTime(d.text(1))
+			e.Time = d.readTime()
 		case "annotations":
+			e.annotationsAt = s.at
 			e.Decision = d.member("authorization.k8s.io/decision")
 		default:
 			s.skip(1)
@@ -123,53 +130,74 @@ func (d *Describer) readEvent(s *scanner, e *Event) {
 // readUsual reads fields as long as they come as kube-apiserver writes them. It says whether it has read any: then the
 // scanner stands after the value of one. It only saves time: readEvent would do as well.
 func (d *Describer) readUsual(s *scanner, e *Event) bool {
-	if !s.usual(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":`) {
+	if !s.usual(&usualLevel) {
 		return false
 	}
 	e.Level = d.text(1)
-	if s.usual(`,"auditID":`) {
+	if s.usual(&usualAuditID) {
 		e.AuditID = d.text(1)
 	}
-	if s.usual(`,"stage":`) {
+	if s.usual(&usualStage) {
 		e.Stage = d.text(1)
 	}
-	if s.usual(`,"requestURI":`) {
+	if s.usual(&usualRequestURI) {
 		s.skip(1)
 	}
-	if s.usual(`,"verb":`) {
+	if s.usual(&usualVerb) {
 		e.Verb = d.text(1)
 	}
-	if s.usual(`,"user":`) {
-		e.Username = d.member("username")
+	if s.usual(&usualUser) {
+		e.userAt = s.at
+		e.Username = d.readUser()
 	}
-	if s.usual(`,"sourceIPs":`) {
+	if s.usual(&usualSourceIPs) {
 		e.SourceIP = d.lastElement()
 	}
-	if s.usual(`,"userAgent":`) {
+	if s.usual(&usualUserAgent) {
 		e.UserAgent = d.text(1)
 	}
-	if s.usual(`,"objectRef":`) {
+	if s.usual(&usualObjectRef) {
 		d.readObjectRef(s, e)
 	}
-	if s.usual(`,"responseStatus":`) {
+	if s.usual(&usualResponseStatus) {
 		d.readStatus(s, e)
 	}
-	if s.usual(`,"requestObject":`) {
+	if s.usual(&usualRequestObject) {
 		s.skip(1)
 	}
-	if s.usual(`,"responseObject":`) {
+	if s.usual(&usualResponseObject) {
 		s.skip(1)
 	}
-	if s.usual(`,"requestReceivedTimestamp":`) {
+	if s.usual(&usualRequestReceivedTimestamp) {
 		s.skip(1)
 	}
-	if s.usual(`,"stageTimestamp":`) {
-		e.Time = parseTime(d.text(1))
+	if s.usual(&usualStageTimestamp) {
+		e.Time = d.readTime()
 	}
-	if s.usual(`,"annotations":`) {
-		e.Decision = d.member("authorization.k8s.io/decision")
+	if s.usual(&usualAnnotations) {
+		e.annotationsAt = s.at
+		e.Decision = d.readDecision()
 	}
 	return true
+}
+
+// readUser gives the user name of the object at hand. Users differ near the beginning.
+func (d *Describer) readUser() []byte {
+	rest := d.scan.line[d.scan.at:]
+	if len(rest) < 64 {
+		return d.member("username")
+	}
+	return d.remembered(d.users.slot(rest[24:64]), "username")
+}
+
+// readDecision gives the decision of the annotations at hand. They end the line, and differ near the end.
+func (d *Describer) readDecision() []byte {
+	const key = "authorization.k8s.io/decision"
+	rest := d.scan.line[d.scan.at:]
+	if len(rest) < memoSample {
+		return d.member(key)
+	}
+	return d.remembered(d.annotations.slot(rest[len(rest)-memoSample:]), key)
 }
 
 func (d *Describer) readObjectRef(s *scanner, e *Event) {
@@ -180,7 +208,14 @@ func (d *Describer) readObjectRef(s *scanner, e *Event) {
 		return
 	}
 	e.HasObjectRef = true
-	for key, ok := s.firstKey(); ok; key, ok = s.nextKey() {
+	var key []byte
+	var ok bool
+	if d.readUsualRef(s, e) {
+		key, ok = s.nextKey()
+	} else {
+		key, ok = s.firstKey()
+	}
+	for ; ok; key, ok = s.nextKey() {
 		switch string(key) {
 		case "resource":
 			e.Resource = d.text(2)
@@ -198,13 +233,56 @@ func (d *Describer) readObjectRef(s *scanner, e *Event) {
 	}
 }
 
+// readUsualRef is to readObjectRef what readUsual is to readEvent.
+func (d *Describer) readUsualRef(s *scanner, e *Event) bool {
+	if !s.usual(&usualResource) {
+		return false
+	}
+	e.Resource = d.text(2)
+	if s.usual(&usualNamespace) {
+		e.Namespace = d.text(2)
+	}
+	if s.usual(&usualName) {
+		e.Name = d.text(2)
+	}
+	if s.usual(&usualUID) {
+		s.skip(2)
+	}
+	if s.usual(&usualAPIGroup) {
+		e.APIGroup = d.text(2)
+	}
+	if s.usual(&usualAPIVersion) {
+		s.skip(2)
+	}
+	if s.usual(&usualResourceVersion) {
+		s.skip(2)
+	}
+	if s.usual(&usualSubresource) {
+		e.Subresource = d.text(2)
+	}
+	return true
+}
+
 func (d *Describer) readStatus(s *scanner, e *Event) {
 	e.Code, e.code = 0, nil
 	if s.line[s.at] != '{' {
 		s.skip(1)
 		return
 	}
-	for key, ok := s.firstKey(); ok; key, ok = s.nextKey() {
+	var key []byte
+	var ok bool
+	if s.usual(&usualMetadata) {
+		s.skip(2)
+		for i := range usualFailure {
+			if s.usual(&usualFailure[i]) {
+				s.skip(2)
+			}
+		}
+		key, ok = s.nextKey()
+	} else {
+		key, ok = s.firstKey()
+	}
+	for ; ok; key, ok = s.nextKey() {
 		start, isCode := s.at, string(key) == "code"
 		s.skip(2)
 		if isCode && !s.bad {
@@ -293,6 +371,19 @@ func (d *Describer) text(depth int) []byte {
 	from := len(d.scratch)
 	d.scratch = unquote(d.scratch, inside)
 	return d.scratch[from:len(d.scratch):len(d.scratch)]
+}
+
+// readTime gives the time that the value at hand is, a string or not.
+func (d *Describer) readTime() time.Time {
+	s := &d.scan
+	const size = len("2006-01-02T15:04:05.000000Z")
+	if rest := s.line[s.at:]; len(rest) > size+1 && rest[0] == '"' && rest[size+1] == '"' {
+		if t, ok := parseMicro(rest[1 : size+1]); ok { // which says as well that it holds no escapes and no quotes
+			s.at += size + 2
+			return t
+		}
+	}
+	return parseTime(d.text(1))
 }
 
 // parseInt gives the integer that a JSON number is, 0 if it is something else or does not fit.

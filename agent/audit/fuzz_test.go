@@ -56,7 +56,7 @@ func FuzzStream(f *testing.F) {
 		o := oracle{ok: true, username: user, hasRef: true, resource: resource, group: group, subresource: subresource, code: 200}
 		_, wantUser, wantResource := o.labels()
 		for range 2 {
-			labels := parseStream(t, d.streams.of(&e).labels)
+			labels := parseStream(t, d.streamOf(&e, earlier()).labels)
 			if labels["user"] != wantUser || labels["resource"] != wantResource || len(labels) != 8 {
 				t.Errorf("%q, want user %q, resource %q", labels, wantUser, wantResource)
 			}

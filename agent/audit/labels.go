@@ -34,10 +34,18 @@ type Config struct {
 	// hour behind the newest entry of a stream, so a path that catches up may not share one with a path that is ahead.
 	Filename string
 	Static   map[string]string // further labels, by name
+
+	// MaxLine is how long a line may be in bytes, 0 for any length: a longer event is reduced until it fits.
+	MaxLine int
+	// LabelFields are the fields of an event that are labels, MetadataFields those that are structured metadata unless they
+	// are in a label as they are. Nil: the default. They are named in fieldNames, and annotation:KEY.
+	LabelFields, MetadataFields []string
+	// UserLabel is what the label user is: UserName (or ""), UserClass or UserNone.
+	UserLabel string
 }
 
 // fixed gives the labels that do not depend on the event, or an error that names the label that Loki would refuse.
-func (c Config) fixed() (map[string]string, error) {
+func (c Config) fixed(f *fields) (map[string]string, error) {
 	labels := map[string]string{
 		"job":          "kube-apiserver-audit",
 		"service_name": "kube-apiserver",
@@ -50,7 +58,7 @@ func (c Config) fixed() (map[string]string, error) {
 		labels["filename"] = c.Filename
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Static)) {
-		if err := checkName(name); err != nil {
+		if err := checkName(name, f); err != nil {
 			return nil, err
 		}
 		labels[name] = c.Static[name]
@@ -60,16 +68,35 @@ func (c Config) fixed() (map[string]string, error) {
 			return nil, err
 		}
 	}
-	if n := len(labels) + len(perEvent); n > maxLabels {
-		return nil, fmt.Errorf("%d labels, of which %d are yours: Loki takes at most %d", n, len(c.Static), maxLabels)
+	// Streams of gaps and, if the resource is no label, of what is malformed have one label of their own.
+	if n := len(labels) + max(len(f.labels), 1); n > maxLabels {
+		var names []string
+		for _, l := range f.labels {
+			names = append(names, l.label())
+		}
+		return nil, fmt.Errorf("%d labels, of which %d are yours and %d are of the event (%s): Loki takes at most %d", n,
+			len(c.Static), len(names), strings.Join(names, ", "), maxLabels)
 	}
 	return labels, nil
+}
+
+// Check says which label or field Loki would refuse, if there is one.
+func (c Config) Check() error {
+	f, err := c.fields()
+	if err == nil {
+		_, err = c.fixed(&f)
+	}
+	return err
 }
 
 // GapStream is the label set of the entries that tell where events are missing: the labels that all streams of the path
 // share, and event="gap".
 func (c Config) GapStream() (string, error) {
-	labels, err := c.fixed()
+	f, err := c.fields()
+	if err != nil {
+		return "", err
+	}
+	labels, err := c.fixed(&f)
 	if err != nil {
 		return "", err
 	}
@@ -84,26 +111,30 @@ func (c Config) GapStream() (string, error) {
 	return string(append(out, '}')), nil
 }
 
-// perEvent are the labels whose value depends on the event.
-var perEvent = []string{"verb", "user", "resource"}
-
 // checkName says why a static label cannot have a name.
-func checkName(name string) error {
+func checkName(name string, f *fields) error {
 	for i, c := range []byte(name) {
 		letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 		if !letter && (i == 0 || c < '0' || c > '9') {
 			return fmt.Errorf("label %q: a name is made of letters, digits and _, and does not begin with a digit", name)
 		}
 	}
-	ours := append([]string{"job", "service_name", "node", "cluster", "filename", "event"}, perEvent...)
+	ours := []string{"job", "service_name", "node", "cluster", "filename", "event", "verb", "user", "resource"}
+	var fields, metadata []string
+	for _, l := range f.labels {
+		fields = append(fields, l.label())
+	}
+	for _, m := range f.metadata {
+		metadata = append(metadata, m.metadata())
+	}
 	switch {
 	case name == "":
 		return fmt.Errorf("label %q: a label needs a name", name)
 	case strings.HasPrefix(name, "__"):
 		return fmt.Errorf("label %q: names that begin with __ are Loki's own", name)
-	case slices.Contains(ours, name):
+	case slices.Contains(ours, name) || slices.Contains(fields, name):
 		return fmt.Errorf("label %q: auditferry sets this label itself", name)
-	case slices.Contains(metadataNames[:], name):
+	case slices.Contains(metadataNames[:], name) || slices.Contains(metadata, name) || strings.HasPrefix(name, foldedPrefix):
 		return fmt.Errorf("label %q: auditferry sets structured metadata of this name", name)
 	}
 	return nil
@@ -172,4 +203,25 @@ func appendUser(dst, username []byte, plain bool) []byte {
 		return append(dst, username...)
 	}
 	return appendValue(dst, username)
+}
+
+// anonymous is the user of a request without credentials, if the server takes such requests.
+const anonymous = "system:anonymous"
+
+// classOf gives the label of a user name if it is the class of the user.
+func classOf(username []byte) string {
+	const system, serviceAccount = "system:", "system:serviceaccount"
+	switch name := string(username); {
+	case name == "":
+		return Unauthenticated
+	case name == anonymous:
+		return anonymous
+	case strings.HasPrefix(name, nodeUser+":"):
+		return nodeUser
+	case strings.HasPrefix(name, serviceAccount+":"):
+		return serviceAccount
+	case strings.HasPrefix(name, system):
+		return "system"
+	}
+	return "user"
 }

@@ -234,7 +234,7 @@ func checkEntry(t *testing.T, d *Describer, line []byte) {
 	if !same {
 		return
 	}
-	got := d.Entry(line, before)
+	got := d.Entry(line, before, earlier())
 	verb, user, resource := want.labels()
 	if got.Malformed == want.ok || got.Verb != verb || got.User != user || got.Resource != resource {
 		t.Errorf("of %q\n got malformed %v, labels %q %q %q\nwant malformed %v, labels %q %q %q",

@@ -34,26 +34,32 @@ type Entries struct {
 	d        *Describer
 	rest     []byte
 	previous time.Time
+	at       int64
 	work     int // bytes that may still be read in vain
 	done     bool
 }
 
 // Entries describes one line, which has no newline, piece by piece. A line that is one JSON object, or in which no other
 // event begins, is one piece. Any other is split before each event that begins in it: a fragment of an event that was
-// torn, a hole of NUL bytes, and the events glued to them are pieces of their own. The pieces one after another are the
-// line. previous is the time of the line before; a piece without a time has that of the piece before it.
+// torn, a hole of NUL bytes, and the events glued to them are pieces of their own. The pieces one after another, as they
+// were before one is reduced, are the line. previous is the time of the line before; a piece without a time has that of
+// the piece before it.
+//
+// at is the position of the line: it tells which admissions hold for its events. A piece is as far behind it as it is in the
+// line. Positions grow from line to line, and are the same when a line is read again.
 //
 // The Describer is in use until Next gives false.
-func (d *Describer) Entries(line []byte, previous time.Time) Entries {
-	return Entries{d: d, rest: line, previous: previous, work: maxRereads*len(line) + freeReads}
+func (d *Describer) Entries(line []byte, previous time.Time, at int64) Entries {
+	return Entries{d: d, rest: line, previous: previous, at: at, work: maxRereads*len(line) + freeReads}
 }
 
 // Next gives the next piece, or false after the last. The entry is valid until the next call.
-func (p *Entries) Next() (Entry, bool) {
+func (p *Entries) Next() (entry *Entry, ok bool) {
 	if p.done {
-		return Entry{}, false
+		return nil, false
 	}
-	entry := p.d.Entry(p.rest, p.previous)
+	entry = &p.d.entry
+	p.d.fill(entry, p.rest, p.previous, p.at)
 	next := -1
 	if entry.Malformed {
 		if p.work -= p.d.scan.at; p.work > 0 {
@@ -64,7 +70,7 @@ func (p *Entries) Next() (Entry, bool) {
 		p.done = true
 		return entry, true
 	}
-	entry = p.d.Entry(p.rest[:next], p.previous)
-	p.rest, p.previous = p.rest[next:], entry.Time
+	p.d.fill(entry, p.rest[:next], p.previous, p.at)
+	p.rest, p.previous, p.at = p.rest[next:], entry.Time, p.at+int64(next)
 	return entry, true
 }

@@ -13,13 +13,14 @@ func checkPieces(t *testing.T, d, alone *Describer, line []byte) []Entry {
 	var pieces []Entry
 	var joined []byte
 	previous := before
-	entries := d.Entries(line, before)
+	at := lastEarlier.Add(-1 << 30)
+	entries := d.Entries(line, before, at)
 	for {
 		piece, ok := entries.Next()
 		if !ok {
 			break
 		}
-		want := alone.Entry(piece.Line, previous)
+		want := alone.Entry(piece.Line, previous, at+int64(len(joined)))
 		if piece.Stream != want.Stream || !piece.Time.Equal(want.Time) || piece.Malformed != want.Malformed ||
 			len(piece.Metadata) != len(want.Metadata) {
 			t.Errorf("piece %q\n got %+v\nwant %+v", piece.Line, piece, want)
@@ -30,7 +31,7 @@ func checkPieces(t *testing.T, d, alone *Describer, line []byte) []Entry {
 		joined = append(joined, piece.Line...)
 		previous = piece.Time
 		piece.Metadata = nil
-		pieces = append(pieces, piece)
+		pieces = append(pieces, *piece)
 	}
 	if !bytes.Equal(joined, line) {
 		t.Errorf("the pieces are %q, the line is %q", joined, line)
@@ -140,7 +141,7 @@ func TestDamagedFiles(t *testing.T) {
 // TestLegacyTime: a line of the legacy format has its own time.
 func TestLegacyTime(t *testing.T) {
 	line := corpusLines(t, "legacy-format.log")[0]
-	got := newDescriber(t).Entry(line, before).Time
+	got := newDescriber(t).Entry(line, before, 0).Time
 	if want := time.Date(2026, 11, 23, 20, 44, 35, 811994352, time.UTC); !got.Equal(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -151,7 +152,7 @@ func TestLegacyTime(t *testing.T) {
 func TestNestedBeginnings(t *testing.T) {
 	line := []byte(strings.Repeat(eventStart+`v1","a":`, 9000) + `"` + strings.Repeat("x", 4<<20))
 	d := newDescriber(t)
-	entries := d.Entries(line, before)
+	entries := d.Entries(line, before, 0)
 	pieces, size := 0, 0
 	for piece, ok := entries.Next(); ok; piece, ok = entries.Next() {
 		pieces++

@@ -80,6 +80,13 @@ func appendResourceKey(dst []byte, e *Event) []byte {
 	return append(dst, e.Subresource...)
 }
 
+// splitResourceKey undoes appendResourceKey.
+func splitResourceKey(key string) []string {
+	group, resource := int(key[0]), int(key[1])
+	text := key[3:]
+	return []string{text[:group], text[group : group+resource], text[group+resource:]}
+}
+
 // appendResource appends what the event is about: pods, pods/exec, apps/deployments, apps/deployments/scale.
 func appendResource(dst []byte, e *Event) []byte {
 	if len(e.APIGroup) > 0 {

@@ -29,16 +29,6 @@ func (s *scanner) peek() byte {
 	return s.line[i]
 }
 
-// usual moves past what kube-apiserver usually writes here, if it stands here and a value follows at once.
-func (s *scanner) usual(text string) bool {
-	end := s.at + len(text)
-	if s.bad || end >= len(s.line) || string(s.line[s.at:end]) != text || s.line[end] <= ' ' {
-		return false
-	}
-	s.at = end
-	return true
-}
-
 // firstKey enters the object at which the scanner stands and gives its first key, as nextKey does.
 func (s *scanner) firstKey() ([]byte, bool) {
 	s.at++
@@ -97,9 +87,45 @@ func (s *scanner) readKey() ([]byte, bool) {
 	return s.key, !s.bad
 }
 
+// members calls visit at the value of each member of the object at which the scanner stands, inside of depth containers;
+// visit passes over it. Of any other value there are none. The line has to be valid.
+func (s *scanner) members(depth int, visit func(key []byte)) {
+	if s.line[s.at] != '{' {
+		s.skip(depth)
+		return
+	}
+	for key, ok := s.firstKey(); ok; key, ok = s.nextKey() {
+		visit(key)
+	}
+}
+
+// elements is members for those of an array.
+func (s *scanner) elements(depth int, visit func()) {
+	if s.line[s.at] != '[' {
+		s.skip(depth)
+		return
+	}
+	s.at++
+	if s.peek() != ']' {
+		visit()
+		for s.peek() == ',' {
+			s.at++
+			s.peek()
+			visit()
+		}
+	}
+	s.at++
+}
+
 // skip passes over the value at which the scanner stands, which lies inside of depth containers.
 func (s *scanner) skip(depth int) {
-	if end := s.skipValue(s.at, maxDepth-depth); end < 0 {
+	var end int
+	if s.line[s.at] == '"' {
+		end = stringEnd(s.line, s.at+1)
+	} else {
+		end = s.skipValue(s.at, maxDepth-depth)
+	}
+	if end < 0 {
 		s.fail(^end)
 	} else {
 		s.at = end
@@ -183,14 +209,6 @@ closing:
 	goto after
 
 key:
-	if i = keyEnd(b, i); i < 0 {
-		return i
-	}
-	goto value
-}
-
-// keyEnd passes over a key and its colon. It gives the offset of the value, or the complement of that of the fault.
-func keyEnd(b []byte, i int) int {
 	if i >= len(b) || b[i] != '"' {
 		return ^i
 	}
@@ -198,12 +216,14 @@ func keyEnd(b []byte, i int) int {
 		return i
 	}
 	if i+1 < len(b) && b[i] == ':' && b[i+1] > ' ' {
-		return i + 1
+		i++
+		goto value
 	}
 	if i = skipSpace(b, i); i == len(b) || b[i] != ':' {
 		return ^i
 	}
-	return skipSpace(b, i+1)
+	i = skipSpace(b, i+1)
+	goto value
 }
 
 // skipSpace gives the offset of the first byte from i on that is not JSON white space.

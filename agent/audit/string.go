@@ -28,19 +28,18 @@ func specialOrWide(w uint64) uint64 {
 // stringEnd passes over a JSON string whose opening quote is just before i. It gives the offset after the closing quote,
 // or the complement (^) of the offset of the fault. Like encoding/json it does not look at the UTF-8.
 //
-// Most strings are shorter than 16 bytes: those are passed without a branch that depends on their length, which the
-// processor could not foresee.
+// Most strings are shorter than 16 bytes: those are passed without a loop.
 func stringEnd(b []byte, i int) int {
 	if i+16 <= len(b) {
-		end := bits.TrailingZeros64(special(binary.LittleEndian.Uint64(b[i:])))
-		second := 64 + bits.TrailingZeros64(special(binary.LittleEndian.Uint64(b[i+8:])))
-		if end == 64 {
-			end = second
+		s := (*[16]byte)(b[i : i+16])
+		at, marks := i, special(binary.LittleEndian.Uint64(s[:]))
+		if marks == 0 {
+			at, marks = i+8, special(binary.LittleEndian.Uint64(s[8:]))
 		}
-		if end == 128 {
+		if marks == 0 {
 			return longStringEnd(b, i+16)
 		}
-		i += end >> 3
+		i = at + bits.TrailingZeros64(marks)>>3
 		if b[i] == '"' {
 			return i + 1
 		}
@@ -52,7 +51,7 @@ func stringEnd(b []byte, i int) int {
 func longStringEnd(b []byte, i int) int {
 	for {
 		for i+8 <= len(b) {
-			if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+			if m := special(binary.LittleEndian.Uint64(b[i : i+8])); m != 0 {
 				i += bits.TrailingZeros64(m) >> 3
 				goto found
 			}
@@ -103,18 +102,18 @@ var escapeSize = [256]uint8{'u': 6, '"': 2, '\\': 2, '/': 2, 'b': 2, 'f': 2, 'n'
 // the first byte that is not: at best that of the closing quote.
 func plainEnd(b []byte, i int) int {
 	if i+16 <= len(b) {
-		end := bits.TrailingZeros64(specialOrWide(binary.LittleEndian.Uint64(b[i:])))
-		second := 64 + bits.TrailingZeros64(specialOrWide(binary.LittleEndian.Uint64(b[i+8:])))
-		if end == 64 {
-			end = second
+		s := (*[16]byte)(b[i : i+16])
+		at, marks := i, specialOrWide(binary.LittleEndian.Uint64(s[:]))
+		if marks == 0 {
+			at, marks = i+8, specialOrWide(binary.LittleEndian.Uint64(s[8:]))
 		}
-		i += end >> 3
-		if end != 128 {
-			return i
+		if marks != 0 {
+			return at + bits.TrailingZeros64(marks)>>3
 		}
+		i += 16
 	}
 	for i+8 <= len(b) {
-		if m := specialOrWide(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+		if m := specialOrWide(binary.LittleEndian.Uint64(b[i : i+8])); m != 0 {
 			return i + bits.TrailingZeros64(m)>>3
 		}
 		i += 8

@@ -12,6 +12,14 @@ import (
 // default max_label_value_length (Loki pkg/validation/limits.go).
 const maxValue = 2048
 
+// What an entry may have of structured metadata, in bytes of names and values, and in fields that are configured: less than
+// Loki's default max_structured_metadata_size and max_structured_metadata_entries_count of 64 KB and 128 (Loki
+// pkg/validation/limits.go), so that there is room for what else an entry needs.
+const (
+	maxMetadata = 63 << 10
+	maxFields   = 120
+)
+
 // ellipsis stands between what is left of a value that was cut and the first 16 hexadecimal digits of its SHA-256.
 const ellipsis = "…"
 
@@ -24,13 +32,16 @@ const replacement = "\uFFFD"
 // becomes a question mark: Loki accepts it escaped in a label, writes it out raw, and then its ingester refuses what it
 // parses ("invalid UTF-8 rune" of the Prometheus lexer); in structured metadata it puts a space for it
 // (Loki pkg/distributor/distributor.go).
-func appendValue(dst, v []byte) []byte {
+func appendValue(dst, v []byte) []byte { return appendCut(dst, v, maxValue) }
+
+// appendCut is appendValue for another length than maxValue.
+func appendCut(dst, v []byte, limit int) []byte {
 	from := len(dst)
-	if len(v) <= maxValue {
+	if len(v) <= limit {
 		dst = append(dst, v...)
 	} else {
 		sum := sha256.Sum256(v)
-		end := maxValue - len(ellipsis) - 16
+		end := limit - len(ellipsis) - 16
 		for !utf8.RuneStart(v[end]) {
 			end--
 		}

@@ -12,9 +12,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 )
 
 // Agent is the auditferry binary under test, started and ended as often as the run wants. One goroutine uses it.
@@ -66,18 +63,23 @@ func (a *Agent) Start() error {
 // PositionsFile is the path given as --positions-file.
 func (a *Agent) PositionsFile() string { return filepath.Join(a.Dir, "positions.json") }
 
+// LatestFiles are the paths of the two files that are overwritten in turn after every acknowledged push.
+func (a *Agent) LatestFiles() []string {
+	return []string{filepath.Join(a.Dir, "positions.latest.json"), filepath.Join(a.Dir, "positions.latest2.json")}
+}
+
 // LogFile is where the stderr of all runs goes.
 func (a *Agent) LogFile() string { return filepath.Join(a.Dir, "agent.log") }
 
 // Kill ends the agent by SIGKILL and waits for it. It is an error if it had ended by itself.
 func (a *Agent) Kill() error {
-	a.peak = max(a.peak, a.run.peakRSS())
+	a.peak = max(a.peak, PeakRSS(a.PID()))
 	return a.run.kill()
 }
 
 // Stop ends the agent by SIGTERM and gives its exit code. If it has not ended after patience, it is killed: an error.
 func (a *Agent) Stop(patience time.Duration) (int, error) {
-	a.peak = max(a.peak, a.run.peakRSS())
+	a.peak = max(a.peak, PeakRSS(a.PID()))
 	return a.run.terminate(patience)
 }
 
@@ -106,7 +108,7 @@ func (a *Agent) Ended() <-chan struct{} { return a.run.done }
 // PeakRSS gives the most memory, in bytes, that any run held up to the moment it was ended, or up to now. 0 where there is
 // no /proc.
 func (a *Agent) PeakRSS() int64 {
-	a.peak = max(a.peak, a.run.peakRSS())
+	a.peak = max(a.peak, PeakRSS(a.PID()))
 	return a.peak
 }
 
@@ -115,19 +117,15 @@ func (a *Agent) WaitReady(ctx context.Context) error {
 	return a.run.waitReady(ctx, http.DefaultClient, "http://"+a.listen+"/readyz", "")
 }
 
-// Metric gives the sum over all series of one counter or gauge on the agent's /metrics.
-func (a *Agent) Metric(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.listen+"/metrics", nil)
-	if err != nil {
-		return 0, fmt.Errorf("reading the agent's metrics: %w", err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("reading the agent's metrics: %w", err)
-	}
-	defer res.Body.Close()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(res.Body)
+// Ready gives nil if /readyz answers 200, else an error with what it says.
+func (a *Agent) Ready(ctx context.Context) error {
+	return get(ctx, http.DefaultClient, "http://"+a.listen+"/readyz", "")
+}
+
+// Metric gives the sum of one counter or gauge on the agent's /metrics, over all series with these values of labels: name, value,
+// name, value…
+func (a *Agent) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
+	families, err := scrape(ctx, "http://"+a.listen+"/metrics")
 	if err != nil {
 		return 0, fmt.Errorf("reading the agent's metrics: %w", err)
 	}
@@ -136,8 +134,15 @@ func (a *Agent) Metric(ctx context.Context, name string) (float64, error) {
 		return 0, fmt.Errorf("the agent has no metric %s, it has %v", name, slices.Sorted(maps.Keys(families)))
 	}
 	var sum float64
+	found := len(labels) == 0
 	for _, m := range family.GetMetric() {
-		sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+		if hasLabels(m, labels) {
+			found = true
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+		}
+	}
+	if !found {
+		return 0, fmt.Errorf("the agent has no %s with %v", name, labels)
 	}
 	return sum, nil
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,11 +36,19 @@ type User struct {
 // Cluster is an etcd and a kube-apiserver on loopback: no nodes, no controllers. The apiserver writes the audit log through
 // lumberjack with the smallest maxsize there is, 1 MB, compressed, and keeps every backup.
 type Cluster struct {
-	Dir   string // holds everything; kept
-	Users []User // beside Admin
+	Dir    string // holds everything; kept
+	Users  []User // beside Admin
+	Policy []byte // audit policy; nil: the rig's own
+	// APIServer is the command that runs kube-apiserver, to which its flags are added; nil: the binary in .cache/bin. In a
+	// container it needs Dir at the same path and the network of this machine.
+	APIServer []string
+	// ServiceAccounts refuses a pod whose service account does not exist, as real clusters do. Nobody is there to make those that
+	// pods have by default.
+	ServiceAccounts bool
 
 	etcd, apiserver *process
-	url             string
+	etcdURL, url    string
+	port            int
 }
 
 // AuditLog is the value of --audit-log-path. The file is alone in its directory with its backups.
@@ -76,40 +85,65 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if err := c.writeFiles(); err != nil {
 		return err
 	}
-	if err := c.start(ctx, ports[0], ports[1], ports[2]); err != nil {
+	c.etcdURL, c.port = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ports[2]
+	c.url = fmt.Sprintf("https://127.0.0.1:%d", c.port)
+	if err := c.startEtcd(ctx, ports[1]); err != nil {
 		return errors.Join(err, c.Stop())
 	}
-	return nil
+	return c.StartAPIServer(ctx)
 }
 
-func (c *Cluster) start(ctx context.Context, client, peer, secure int) error {
-	etcdURL, peerURL := fmt.Sprintf("http://127.0.0.1:%d", client), fmt.Sprintf("http://127.0.0.1:%d", peer)
-	err := c.run(&c.etcd, "etcd",
+func (c *Cluster) startEtcd(ctx context.Context, peer int) error {
+	binary, err := Binary("etcd")
+	if err != nil {
+		return err
+	}
+	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
+	err = c.run(&c.etcd, "etcd", binary,
 		"--data-dir="+filepath.Join(c.Dir, "etcd"),
-		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
+		"--listen-client-urls="+c.etcdURL, "--advertise-client-urls="+c.etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL,
 		"--unsafe-no-fsync", "--log-level=warn")
 	if err != nil {
 		return err
 	}
-	if err := c.etcd.waitReady(ctx, http.DefaultClient, etcdURL+"/health", ""); err != nil {
-		return err
+	return c.etcd.waitReady(ctx, http.DefaultClient, c.etcdURL+"/health", "")
+}
+
+// StartAPIServer runs the kube-apiserver again after StopAPIServer, and waits until it is ready. If that fails, nothing is left
+// running.
+func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	if err := c.startAPIServer(ctx); err != nil {
+		return errors.Join(err, c.Stop())
 	}
-	c.url = fmt.Sprintf("https://127.0.0.1:%d", secure)
-	err = c.run(&c.apiserver, "kube-apiserver",
-		"--etcd-servers="+etcdURL,
+	return nil
+}
+
+func (c *Cluster) startAPIServer(ctx context.Context) error {
+	command := c.APIServer
+	if command == nil {
+		binary, err := Binary("kube-apiserver")
+		if err != nil {
+			return err
+		}
+		command = []string{binary}
+	}
+	command = append(slices.Clone(command),
+		"--etcd-servers="+c.etcdURL,
 		"--cert-dir="+filepath.Join(c.Dir, "cert"),
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", secure),
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.port),
 		"--token-auth-file="+filepath.Join(c.Dir, "tokens.csv"),
 		"--service-account-issuer=https://kubernetes.example",
 		"--service-account-signing-key-file="+c.keyFile(), "--service-account-key-file="+c.keyFile(),
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC",
-		"--disable-admission-plugins=ServiceAccount", // nobody is there to make the service accounts that pods need
 		"--audit-policy-file="+filepath.Join(c.Dir, "policy.yaml"),
 		"--audit-log-path="+c.AuditLog(),
 		"--audit-log-maxsize=1", "--audit-log-maxbackup=0", "--audit-log-maxage=0", "--audit-log-compress")
-	if err != nil {
+	if !c.ServiceAccounts {
+		command = append(command, "--disable-admission-plugins=ServiceAccount")
+	}
+	if err := c.run(&c.apiserver, "kube-apiserver", command...); err != nil {
 		return err
 	}
 	if err := Poll(ctx, func() (bool, error) {
@@ -125,12 +159,8 @@ func (c *Cluster) start(ctx context.Context, client, peer, secure int) error {
 	return c.apiserver.waitReady(ctx, api, c.url+"/readyz", Admin.Token)
 }
 
-func (c *Cluster) run(p **process, name string, args ...string) error {
-	binary, err := Binary(name)
-	if err != nil {
-		return err
-	}
-	*p, err = startProcess(name, append([]string{binary}, args...), filepath.Join(c.Dir, name+".log"), nil)
+func (c *Cluster) run(p **process, name string, command ...string) (err error) {
+	*p, err = startProcess(name, command, filepath.Join(c.Dir, name+".log"), nil)
 	return err
 }
 
@@ -154,8 +184,12 @@ func (c *Cluster) writeFiles() error {
 		}
 	}
 	table.Flush()
+	policy := c.Policy
+	if policy == nil {
+		policy = auditPolicy
+	}
 	for path, content := range map[string][]byte{
-		filepath.Join(c.Dir, "policy.yaml"): auditPolicy,
+		filepath.Join(c.Dir, "policy.yaml"): policy,
 		filepath.Join(c.Dir, "tokens.csv"):  []byte(tokens.String()),
 		c.keyFile():                         pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}),
 	} {
@@ -166,18 +200,18 @@ func (c *Cluster) writeFiles() error {
 	return nil
 }
 
-// Stop ends kube-apiserver and then etcd, by SIGTERM, and waits for them: after it nothing is written any more. It does
-// nothing for what does not run.
-func (c *Cluster) Stop() error {
-	var errs []error
-	for _, p := range []**process{&c.apiserver, &c.etcd} {
-		if *p == nil {
-			continue
-		}
-		if _, err := (*p).terminate(90 * time.Second); err != nil {
-			errs = append(errs, err)
-		}
-		*p = nil
+// StopAPIServer ends kube-apiserver by SIGTERM and waits for it: after it nothing is written to the audit log any more. It does nothing
+// if it does not run.
+func (c *Cluster) StopAPIServer() error { return stop(&c.apiserver) }
+
+// Stop ends kube-apiserver and then etcd, by SIGTERM, and waits for them. It does nothing for what does not run.
+func (c *Cluster) Stop() error { return errors.Join(stop(&c.apiserver), stop(&c.etcd)) }
+
+func stop(p **process) error {
+	if *p == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	_, err := (*p).terminate(90 * time.Second)
+	*p = nil
+	return err
 }

@@ -55,6 +55,14 @@ func (c Corpus) Full() bool {
 	return true
 }
 
+// Mixed names the file with events of all levels: of the full corpus, else the sample.
+func (c Corpus) Mixed() string {
+	if c.Full() {
+		return MixedLog
+	}
+	return SampleLog
+}
+
 // Lines gives the lines of one file in order, without their newlines. A line is valid until the next one is asked for.
 func (c Corpus) Lines(name string) iter.Seq2[[]byte, error] {
 	return FileLines(filepath.Join(c.Dir, name))
@@ -132,6 +140,25 @@ func (c Corpus) Replay(end time.Time, names ...string) iter.Seq2[[]byte, error] 
 			}
 		}
 	}
+}
+
+// Passes gives how often Replay must be given the named files to make up size bytes of lines that are not shorter than atLeast.
+func (c Corpus) Passes(size int64, atLeast int, names ...string) (int, error) {
+	var once int64
+	for _, name := range names {
+		for line, err := range c.Lines(name) {
+			if err != nil {
+				return 0, err
+			}
+			if len(line) >= atLeast {
+				once += int64(len(line)) + 1
+			}
+		}
+	}
+	if once == 0 {
+		return 0, fmt.Errorf("no line of %v has %d bytes", names, atLeast)
+	}
+	return int((size + once - 1) / once), nil
 }
 
 // shifts gives how far each pass must be moved, reckoned back from end.

@@ -23,6 +23,11 @@ type Loki struct {
 	ShardStreams bool
 	// MaxStreams is how many streams it admits; 0: Loki's default. A change holds from the next Start on.
 	MaxStreams int
+	// DefaultLimits leaves the limit of lines at Loki's default, 256 KB, which is lifted otherwise.
+	DefaultLimits bool
+	// Container gives the command that runs Loki in a container, to which its flags are added; nil: the binary in .cache/bin on
+	// loopback. The container needs Dir at the same path and publishes the port on 127.0.0.1.
+	Container func(port int) []string
 
 	port, grpcPort int
 	run            *process
@@ -33,7 +38,7 @@ func (l *Loki) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", l.port) 
 
 // Start runs Loki and waits until it is ready. If that fails, nothing is left running.
 func (l *Loki) Start(ctx context.Context) error {
-	binary, err := Binary("loki")
+	command, err := l.command()
 	if err != nil {
 		return err
 	}
@@ -41,7 +46,7 @@ func (l *Loki) Start(ctx context.Context) error {
 	if err := l.configure(config); err != nil {
 		return err
 	}
-	if l.run, err = startProcess("loki", []string{binary, "-config.file=" + config}, filepath.Join(l.Dir, "loki.log"), nil); err != nil {
+	if l.run, err = startProcess("loki", append(command, "-config.file="+config), filepath.Join(l.Dir, "loki.log"), nil); err != nil {
 		return err
 	}
 	if err := l.run.waitReady(ctx, http.DefaultClient, l.URL()+"/ready", ""); err != nil {
@@ -50,14 +55,27 @@ func (l *Loki) Start(ctx context.Context) error {
 	return nil
 }
 
-// configure chooses the ports, the first time, and writes the configuration.
-func (l *Loki) configure(path string) error {
+// command chooses the ports, the first time, and gives what runs Loki.
+func (l *Loki) command() ([]string, error) {
 	if l.port == 0 {
 		ports, err := FreePorts(2)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		l.port, l.grpcPort = ports[0], ports[1]
+	}
+	if l.Container != nil {
+		return l.Container(l.port), nil
+	}
+	binary, err := Binary("loki")
+	return []string{binary}, err
+}
+
+// configure writes the configuration.
+func (l *Loki) configure(path string) error {
+	listen := "127.0.0.1"
+	if l.Container != nil {
+		listen = "0.0.0.0"
 	}
 	tmpl, err := template.New("loki.yaml").Parse(lokiConfig)
 	if err != nil {
@@ -68,10 +86,10 @@ func (l *Loki) configure(path string) error {
 		return fmt.Errorf("configuring Loki: %w", err)
 	}
 	err = tmpl.Execute(file, struct {
-		Dir                            string
+		Dir, Listen                    string
 		HTTPPort, GRPCPort, MaxStreams int
-		ShardStreams                   bool
-	}{l.Dir, l.port, l.grpcPort, l.MaxStreams, l.ShardStreams})
+		ShardStreams, DefaultLimits    bool
+	}{l.Dir, listen, l.port, l.grpcPort, l.MaxStreams, l.ShardStreams, l.DefaultLimits})
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("configuring Loki: %w", err)
 	}
@@ -86,4 +104,17 @@ func (l *Loki) Stop() error {
 	_, err := l.run.terminate(90 * time.Second)
 	l.run = nil
 	return err
+}
+
+// Discarded gives how many entries Loki has refused since its start, by its reason (loki_discarded_samples_total).
+func (l *Loki) Discarded(ctx context.Context) (map[string]float64, error) {
+	families, err := scrape(ctx, l.URL()+"/metrics")
+	if err != nil {
+		return nil, fmt.Errorf("reading Loki's metrics: %w", err)
+	}
+	reasons := map[string]float64{}
+	for _, m := range families["loki_discarded_samples_total"].GetMetric() {
+		reasons[labelOf(m, "reason")] += m.GetCounter().GetValue()
+	}
+	return reasons, nil
 }

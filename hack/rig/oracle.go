@@ -22,11 +22,19 @@ import (
 const maxValue = 2048
 
 // Oracle says what an event must look like in Loki: DESIGN section 6, decided here a second time, on encoding/json and for
-// clarity, so that the agent's own code is not its judge.
+// clarity, so that the agent's own code is not its judge. What an event looks like depends on the events before it in its audit
+// log, so the oracle is given all of them once, in their order.
 type Oracle struct {
 	Node, Cluster string
 	Static        map[string]string
+	MaxStreams    int // --max-streams; 0 is its default
+
+	resources map[Resource]bool // that are admitted and not built in
+	streams   map[Labels]bool   // that are admitted
 }
+
+// Labels are those of an event that the event itself decides, and those before it.
+type Labels struct{ Verb, User, Resource string }
 
 // Want is what an event must look like in Loki.
 type Want struct {
@@ -45,20 +53,62 @@ type event struct {
 	Annotations                            map[string]string
 }
 
-// Want gives what line must look like in Loki. A line that is not an event as kube-apiserver writes them is an error: the
-// oracle judges those only.
+// Want takes line as the next of the audit log, and gives what it must look like in Loki. A line that is not an event as
+// kube-apiserver writes them is an error: the oracle judges those only.
 func (o *Oracle) Want(line []byte) (Want, error) {
+	labels, err := o.Labels(line)
+	if err != nil {
+		return Want{}, err
+	}
+	return o.want(line, labels)
+}
+
+// Labels takes line as the next of the audit log.
+func (o *Oracle) Labels(line []byte) (Labels, error) {
+	e, err := readEvent(line)
+	if err != nil {
+		return Labels{}, err
+	}
+	labels := Labels{verbLabel(e.Verb), fit(userLabel(e.User.Username)), o.resourceLabel(e)}
+	most := o.MaxStreams
+	if most == 0 {
+		most = 1000
+	}
+	if o.streams == nil {
+		o.streams = map[Labels]bool{}
+	}
+	switch withoutUser := (Labels{labels.Verb, "other", labels.Resource}); {
+	case o.streams[labels] || len(o.streams) < min(most*9/10, most-32):
+	case o.streams[withoutUser] || len(o.streams) < most-32:
+		labels = withoutUser
+	default:
+		labels = Labels{labels.Verb, "other", "other"}
+	}
+	o.streams[labels] = true
+	return labels, nil
+}
+
+func readEvent(line []byte) (*event, error) {
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil {
-		return Want{}, fmt.Errorf("judging an event: %w", err)
+		return nil, fmt.Errorf("judging an event: %w", err)
 	}
 	if e.StageTimestamp.IsZero() {
-		return Want{}, errors.New("judging an event: no stageTimestamp")
+		return nil, errors.New("judging an event: no stageTimestamp")
+	}
+	return &e, nil
+}
+
+// want gives what a line with these labels must look like in Loki.
+func (o *Oracle) want(line []byte, of Labels) (Want, error) {
+	e, err := readEvent(line)
+	if err != nil {
+		return Want{}, err
 	}
 	code := e.ResponseStatus.Code
 	labels := map[string]string{
 		"job": "kube-apiserver-audit", "service_name": "kube-apiserver", "node": o.Node,
-		"verb": verbLabel(e.Verb), "user": fit(userLabel(e.User.Username)), "resource": fit(resourceLabel(&e)),
+		"verb": of.Verb, "user": of.User, "resource": of.Resource,
 	}
 	if o.Cluster != "" {
 		labels["cluster"] = o.Cluster
@@ -84,7 +134,10 @@ func (o *Oracle) Want(line []byte) (Want, error) {
 		metadata["requested_verb"] = e.Verb
 	}
 	if labels["resource"] == "other" {
-		metadata["requested_resource"] = resourceName(&e)
+		metadata["requested_resource"] = resourceName(e)
+		if e.ObjectRef.Resource == "" {
+			metadata["requested_resource"] = "nonresource"
+		}
 	}
 	for name, value := range metadata {
 		metadata[name] = fit(value)
@@ -97,9 +150,10 @@ func (o *Oracle) Want(line []byte) (Want, error) {
 // default); queries show it.
 const shardLabel = "__stream_shard__"
 
-// Judge gives what is wrong with an entry: names of labels and of structured metadata, never their values. "" is right.
-func (o *Oracle) Judge(e Entry) string {
-	want, err := o.Want(e.Line)
+// Judge gives what is wrong with an entry of an event that was to get these labels: names of labels and of structured metadata,
+// never their values. "" is right.
+func (o *Oracle) Judge(e Entry, of Labels) string {
+	want, err := o.want(e.Line, of)
 	if err != nil {
 		return err.Error()
 	}
@@ -191,7 +245,7 @@ func BuiltIn(r Resource) bool { return builtIn()[r] }
 // legalName is the name of a group, resource or subresource that Kubernetes can have: that of a DNS subdomain.
 var legalName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
-func resourceLabel(e *event) string {
+func (o *Oracle) resourceLabel(e *event) string {
 	ref := e.ObjectRef
 	if ref.Resource == "" {
 		return "nonresource"
@@ -200,7 +254,14 @@ func resourceLabel(e *event) string {
 		(ref.APIGroup == "" || legalName.MatchString(ref.APIGroup)) &&
 		(ref.Subresource == "" || legalName.MatchString(ref.Subresource))
 	served := e.ResponseStatus.Code >= 200 && e.ResponseStatus.Code < 300
-	if BuiltIn(Resource{ref.APIGroup, ref.Resource, ref.Subresource}) || legal && served {
+	r := Resource{ref.APIGroup, ref.Resource, ref.Subresource}
+	if legal && served {
+		if o.resources == nil {
+			o.resources = map[Resource]bool{}
+		}
+		o.resources[r] = true
+	}
+	if BuiltIn(r) || o.resources[r] {
 		return resourceName(e)
 	}
 	return "other"

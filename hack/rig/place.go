@@ -30,7 +30,7 @@ func RepoRoot() (string, error) {
 	}
 }
 
-// Binary gives the path of a built program (auditferry, loki, etcd, kube-apiserver, kubectl) in the repository's .cache/bin.
+// Binary gives the path of a built program (auditferry, sink, loki, etcd, kube-apiserver, kubectl) in the repository's .cache/bin.
 func Binary(name string) (string, error) {
 	root, err := RepoRoot()
 	if err != nil {

@@ -89,11 +89,11 @@ func (p *process) stillRuns() error {
 	}
 }
 
-// peakRSS gives the most bytes of memory that the process has held so far, from /proc; 0 where there is no /proc. Not
+// PeakRSS gives the most bytes of memory that a running process has held so far, from /proc; 0 where there is no /proc. Not
 // rusage's maxrss: at exec Linux carries the parent's peak into it (fs/exec.c, exec_mmap), and the parent is a test that
 // holds whole corpora.
-func (p *process) peakRSS() int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+func PeakRSS(pid int) int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
@@ -151,7 +151,11 @@ func get(ctx context.Context, client *http.Client, url, bearer string) error {
 
 // Poll calls check every 50 ms until it gives true or an error, or ctx ends.
 func Poll(ctx context.Context, check func() (bool, error)) error {
-	ticker := time.NewTicker(pollInterval)
+	return pollEvery(ctx, pollInterval, check)
+}
+
+func pollEvery(ctx context.Context, interval time.Duration, check func() (bool, error)) error {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		ok, err := check()

@@ -68,7 +68,34 @@ func queryRange(ctx context.Context, lokiURL, query string, from, to time.Time) 
 		"limit":     {strconv.Itoa(pageLimit)},
 		"direction": {"forward"},
 	}
-	target := strings.TrimSuffix(lokiURL, "/") + "/loki/api/v1/query_range?" + params.Encode()
+	body, err := ask(ctx, lokiURL, "query_range", params)
+	if err != nil {
+		return nil, err
+	}
+	return decodeRange(body)
+}
+
+// Series gives the labels of each stream that the log query selects and that has an entry in [from, to). lokiURL is the server's
+// root.
+func Series(ctx context.Context, lokiURL, query string, from, to time.Time) ([]map[string]string, error) {
+	body, err := ask(ctx, lokiURL, "series", url.Values{
+		"match[]": {query},
+		"start":   {strconv.FormatInt(from.UnixNano(), 10)},
+		"end":     {strconv.FormatInt(to.UnixNano(), 10)},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking Loki for its streams: %w", err)
+	}
+	var answer struct{ Data []map[string]string }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("asking Loki for its streams: %w", err)
+	}
+	return answer.Data, nil
+}
+
+// ask gives the answer of one endpoint of Loki's HTTP API.
+func ask(ctx context.Context, lokiURL, endpoint string, params url.Values) ([]byte, error) {
+	target := strings.TrimSuffix(lokiURL, "/") + "/loki/api/v1/" + endpoint + "?" + params.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, err
@@ -86,7 +113,7 @@ func queryRange(ctx context.Context, lokiURL, query string, from, to time.Time) 
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", res.Status, body[:min(len(body), 512)])
 	}
-	return decodeRange(body)
+	return body, nil
 }
 
 func decodeRange(body []byte) ([]Entry, error) {

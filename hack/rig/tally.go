@@ -27,6 +27,7 @@ type Result struct {
 	Altered     int // entries of an event that was written otherwise
 	Extra       int // entries of no event that was written
 	WrongLabels int // entries whose time, labels or structured metadata are not what DESIGN section 6 says
+	Reduced     int // entries of a line that was too long, reduced as DESIGN section 7 says
 	Examples    []string
 }
 
@@ -41,6 +42,9 @@ func (r Result) String() string {
 		r.Written, r.InLoki, r.Missing, r.Repeated, r.Altered, r.WrongLabels)
 	if r.Extra > 0 {
 		s += fmt.Sprintf(", never written %d", r.Extra)
+	}
+	if r.Reduced > 0 {
+		s += fmt.Sprintf(", reduced %d", r.Reduced)
 	}
 	return s
 }
@@ -75,17 +79,24 @@ func identify(line []byte) eventID {
 
 // written is one line on disk and what was found of it.
 type written struct {
-	id    eventID
-	found int
+	id     eventID
+	whole  []byte // the line, if it is too long
+	labels Labels // that it must have
+	fault  error  // why it cannot be judged
+	found  int
 }
 
 // Tally compares what was written with what a log query finds. Lines are remembered by hash. It may be used from several
 // goroutines.
 type Tally struct {
+	// MaxLine is --max-line-size, set before anything was written: a line of more bytes must be found reduced. 0: no limit.
+	MaxLine int
+
 	oracle *Oracle // nil: labels are not judged
 
 	mu      sync.Mutex
 	lines   map[lineHash]*written
+	long    map[eventID]*written // those that are too long
 	events  map[eventID]bool
 	result  Result
 	perKind map[string]int
@@ -93,18 +104,26 @@ type Tally struct {
 
 // NewTally gives an empty tally that judges labels and structured metadata by oracle; nil judges the lines alone.
 func NewTally(oracle *Oracle) *Tally {
-	t := &Tally{oracle: oracle, lines: map[lineHash]*written{}, events: map[eventID]bool{}}
+	t := &Tally{oracle: oracle, lines: map[lineHash]*written{}, long: map[eventID]*written{}, events: map[eventID]bool{}}
 	t.Reread()
 	return t
 }
 
-// Wrote remembers a line, given without its newline, as written.
+// Wrote remembers a line, given without its newline, as written. An oracle takes the lines in this order.
 func (t *Tally) Wrote(line []byte) {
 	hash, id := hashLine(line), identify(line)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.lines[hash] == nil {
-		t.lines[hash] = &written{id: id}
+		w := &written{id: id}
+		if t.MaxLine > 0 && len(line) > t.MaxLine {
+			w.whole = slices.Clone(line)
+			t.long[id] = w
+		}
+		if t.oracle != nil {
+			w.labels, w.fault = t.oracle.Labels(line)
+		}
+		t.lines[hash] = w
 		t.events[id] = true
 	}
 }
@@ -140,21 +159,24 @@ func (t *Tally) Reread() {
 
 // Found counts one entry that a log query gave.
 func (t *Tally) Found(e Entry) {
-	hash := hashLine(e.Line)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.result.InLoki++
-	line := t.lines[hash]
+	line, more := t.lineOf(e)
 	if line == nil {
 		id := identify(e.Line)
 		if id != (eventID{}) && t.events[id] {
 			t.result.Altered++
-			t.example("altered", id, "")
+			t.example("altered", id, more)
 		} else {
 			t.result.Extra++
 			t.example("never written", id, "")
 		}
 		return
+	}
+	if line.whole != nil {
+		t.result.Reduced++
+		e.Line = line.whole // what the rest is judged by
 	}
 	line.found++
 	if line.found > 1 {
@@ -165,10 +187,34 @@ func (t *Tally) Found(e Entry) {
 	if t.oracle == nil {
 		return
 	}
-	if fault := t.oracle.Judge(e); fault != "" {
+	if fault := t.judge(e, line); fault != "" {
 		t.result.WrongLabels++
 		t.example("wrong labels", line.id, ": "+fault)
 	}
+}
+
+// lineOf gives the line that was written of which this is the entry; nil, and what is wrong with it, if there is none.
+func (t *Tally) lineOf(e Entry) (line *written, fault string) {
+	line = t.lines[hashLine(e.Line)]
+	if line != nil && line.whole == nil {
+		return line, ""
+	}
+	long := t.long[identify(e.Line)]
+	if long == nil {
+		return nil, ""
+	}
+	if err := JudgeReduced(long.whole, e.Line, t.MaxLine); err != nil {
+		return nil, ": " + err.Error()
+	}
+	return long, ""
+}
+
+// judge gives what is wrong with the entry of a line.
+func (t *Tally) judge(e Entry, line *written) string {
+	if line.fault != nil {
+		return line.fault.Error()
+	}
+	return t.oracle.Judge(e, line.labels)
 }
 
 // Result gives the counts of the look that began at the last Reread.

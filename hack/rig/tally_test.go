@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -78,6 +79,35 @@ func TestTally(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A line that is too long counts as found by what it was reduced to, with the labels of the whole, and not by itself.
+func TestTallyReduced(t *testing.T) {
+	body := `"` + strings.Repeat("x", 3000) + `"`
+	const head, tail = `{"auditID":"a","stage":"ResponseComplete","verb":"get","requestObject":`, `,"stageTimestamp":"2026-11-23T20:33:05.000001Z"`
+	whole := []byte(head + body + tail + "}")
+	reduced := []byte(head + reducedBody + tail + `,"annotations":{"` + reducedNote + `":"` + reducedOf("requestObject", body) + `"}}`)
+	for name, test := range map[string]struct {
+		line []byte
+		want Result
+	}{
+		"reduced":         {reduced, Result{Written: 1, InLoki: 1, Reduced: 1}},
+		"whole":           {whole, Result{Written: 1, InLoki: 1, Missing: 1, Altered: 1}},
+		"reduced wrongly": {bytes.Replace(reduced, []byte("3002 bytes"), []byte("3003 bytes"), 1), Result{Written: 1, InLoki: 1, Missing: 1, Altered: 1}},
+		"another event":   {bytes.Replace(reduced, []byte(`"a"`), []byte(`"b"`), 1), Result{Written: 1, InLoki: 1, Missing: 1, Extra: 1}},
+	} {
+		tally := NewTally(&Oracle{Node: testNode})
+		tally.MaxLine = 1000
+		tally.Wrote(whole)
+		entry := testEntry(t, whole)
+		entry.Line = test.line
+		tally.Found(entry)
+		got := tally.Result()
+		got.Examples = nil
+		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", test.want) || got.Clean() != (name == "reduced") {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
+		}
 	}
 }
 
@@ -163,5 +193,37 @@ func TestOracle(t *testing.T) {
 				t.Errorf("time %s", want.Time)
 			}
 		})
+	}
+}
+
+// What an event must look like depends on those before it.
+func TestOracleRemembers(t *testing.T) {
+	line := func(user, ref string, code int) []byte {
+		return fmt.Appendf(nil, `{"verb":"get","user":{"username":%q},"objectRef":%s,"responseStatus":{"code":%d},"stageTimestamp":"2026-11-23T20:33:05.000001Z"}`, user, ref, code)
+	}
+	const things, pods = `{"apiGroup":"x.io","resource":"things"}`, `{"resource":"pods"}`
+	o := &Oracle{Node: "n", MaxStreams: 64}
+	for _, step := range []struct {
+		line []byte
+		want Labels
+	}{
+		{line("bob", things, 404), Labels{"get", "bob", "other"}},
+		{line("bob", things, 200), Labels{"get", "bob", "x.io/things"}},
+		{line("bob", things, 404), Labels{"get", "bob", "x.io/things"}},
+	} {
+		if got, err := o.Labels(step.line); err != nil || got != step.want {
+			t.Errorf("%v, want %v (%v)", got, step.want, err)
+		}
+	}
+	for i := range 40 {
+		got, err := o.Labels(line(fmt.Sprint("u", i), pods, 200))
+		if want := i < 30; err != nil || (got.User != "other") != want {
+			t.Errorf("user %d: %v (%v)", i, got, err)
+		}
+	}
+	for user, want := range map[string]Labels{"u29": {"get", "u29", "pods"}, "u30": {"get", "other", "other"}} {
+		if got, _ := o.Labels(line(user, pods, 200)); got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
 	}
 }

@@ -3,6 +3,8 @@ package rig
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -75,6 +77,31 @@ func (w *Writer) keepPace(ctx context.Context) error {
 	}
 }
 
+// WriteLive writes the events of a corpus file over and over, as if they happened now, for as long as during.
+func (w *Writer) WriteLive(ctx context.Context, corpus Corpus, name string, during time.Duration) error {
+	var moved []byte
+	for end := time.Now().Add(during); ; {
+		for line, err := range corpus.Lines(name) {
+			if err != nil {
+				return err
+			}
+			if time.Now().After(end) {
+				return nil
+			}
+			at, err := StageTime(line)
+			if err != nil {
+				return err
+			}
+			if moved, err = Shift(time.Since(at)).Append(moved[:0], line); err != nil {
+				return err
+			}
+			if err := w.Write(ctx, moved); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // Rotate rotates the file, however small it is.
 func (w *Writer) Rotate() error {
 	if err := w.log.Rotate(); err != nil {
@@ -86,10 +113,22 @@ func (w *Writer) Rotate() error {
 // Lines gives how many lines have been written.
 func (w *Writer) Lines() int { return int(w.lines.Load()) }
 
-// Close closes the active file. Lumberjack's own goroutine, which compresses, lives on: it has no way to end it.
+// Close closes the active file. Lumberjack's own goroutine, which compresses, lives on: it has no way to end it. See Compressed.
 func (w *Writer) Close() error {
 	if err := w.log.Close(); err != nil {
 		return fmt.Errorf("closing the audit log: %w", err)
+	}
+	return nil
+}
+
+// Compressed waits until all backups are, for who removes the directory after Close: lumberjack's goroutine would make files in it.
+func (w *Writer) Compressed(ctx context.Context) error {
+	ext := filepath.Ext(w.cfg.Path)
+	if err := Poll(ctx, func() (bool, error) {
+		plain, err := filepath.Glob(strings.TrimSuffix(w.cfg.Path, ext) + "-*" + ext)
+		return len(plain) == 0, err
+	}); err != nil {
+		return fmt.Errorf("waiting for the backups of %s to be compressed: %w", w.cfg.Path, err)
 	}
 	return nil
 }

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// dropStart is for Linux.
+func dropStart() {}
