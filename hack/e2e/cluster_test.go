@@ -26,16 +26,7 @@ func TestCluster(t *testing.T) {
 	loki := startLoki(t, ctx, &rig.Loki{Dir: subDir(t, dir, "loki"), ShardStreams: true})
 	cluster := &rig.Cluster{Dir: subDir(t, dir, "cluster"), Users: users}
 	agent := startAgent(t, dir, cluster.AuditLog(), loki.URL())
-	start := time.Now()
-	if err := cluster.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cluster.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Logf("kube-apiserver is ready after %s", time.Since(start).Round(time.Millisecond))
+	startCluster(t, ctx, cluster)
 
 	load := startTraffic(t, ctx, cluster)
 	began := time.Now()
@@ -62,6 +53,21 @@ func TestCluster(t *testing.T) {
 	report(t, result)
 }
 
+// startCluster starts a cluster that ends with the test.
+func startCluster(t *testing.T, ctx context.Context, cluster *rig.Cluster) {
+	t.Helper()
+	start := time.Now()
+	if err := cluster.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("kube-apiserver is ready after %s", time.Since(start).Round(time.Millisecond))
+}
+
 func trafficDuration(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("AUDITFERRY_E2E_TRAFFIC")
@@ -79,36 +85,27 @@ func trafficDuration(t *testing.T) time.Duration {
 // means to be.
 func wroteFiles(t *testing.T, auditLog string, tally *rig.Tally) {
 	t.Helper()
-	files, err := rig.AuditFiles(auditLog)
-	if err != nil {
-		t.Fatal(err)
-	}
 	seen := map[string]int{}
-	for _, file := range files {
-		for line, err := range rig.FileLines(file) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			tally.Wrote(line)
-			var event struct {
-				Level, Stage, Verb string
-				User               struct{ Username string }
-				ResponseStatus     struct{ Code int }
-			}
-			if err := json.Unmarshal(line, &event); err != nil {
-				t.Fatalf("%s holds a line that is not an event: %v", file, err)
-			}
-			for _, what := range []string{"level " + event.Level, "stage " + event.Stage, "verb " + event.Verb,
-				"user " + event.User.Username, "code " + strconv.Itoa(event.ResponseStatus.Code)} {
-				seen[what]++
-			}
-			if len(line) > 400<<10 {
-				seen["long line"]++
-			}
+	files := auditLines(t, auditLog, func(file string, line []byte) {
+		tally.Wrote(line)
+		var event struct {
+			Level, Stage, Verb string
+			User               struct{ Username string }
+			ResponseStatus     struct{ Code int }
 		}
-	}
-	if len(files) < 4 {
-		t.Errorf("%d files: the log was rotated too little", len(files))
+		if err := json.Unmarshal(line, &event); err != nil {
+			t.Fatalf("%s holds a line that is not an event: %v", file, err)
+		}
+		for _, what := range []string{"level " + event.Level, "stage " + event.Stage, "verb " + event.Verb,
+			"user " + event.User.Username, "code " + strconv.Itoa(event.ResponseStatus.Code)} {
+			seen[what]++
+		}
+		if len(line) > 400<<10 {
+			seen["long line"]++
+		}
+	})
+	if files < 4 {
+		t.Errorf("%d files: the log was rotated too little", files)
 	}
 	want := []string{"level Metadata", "level Request", "level RequestResponse", "stage RequestReceived", "stage ResponseStarted",
 		"stage ResponseComplete", "verb watch", "verb patch", "verb deletecollection", "verb brew", "code 200", "code 201",
@@ -121,8 +118,26 @@ func wroteFiles(t *testing.T, auditLog string, tally *rig.Tally) {
 			t.Errorf("no event with %.80q: the traffic was not varied enough", what)
 		}
 	}
-	t.Logf("%d files; codes: 200 %d, 201 %d, 400 %d, 401 %d, 403 %d, 404 %d, 409 %d; long lines %d", len(files), seen["code 200"],
+	t.Logf("%d files; codes: 200 %d, 201 %d, 400 %d, 401 %d, 403 %d, 404 %d, 409 %d; long lines %d", files, seen["code 200"],
 		seen["code 201"], seen["code 400"], seen["code 401"], seen["code 403"], seen["code 404"], seen["code 409"], seen["long line"])
+}
+
+// auditLines calls each for every line of the audit log and its backups, oldest first, and gives how many files they are.
+func auditLines(t *testing.T, auditLog string, each func(file string, line []byte)) int {
+	t.Helper()
+	files, err := rig.AuditFiles(auditLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		for line, err := range rig.FileLines(file) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			each(file, line)
+		}
+	}
+	return len(files)
 }
 
 // checkResources compares what the kube-apiserver serves with the oracle's list of what it has by itself. The widgets are

@@ -24,7 +24,8 @@ const (
 func TestCorpus(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	lines, tally := corpusLines(t)
+	tally := rig.NewTally(&rig.Oracle{Node: node})
+	lines := corpusLines(t, tally)
 	dir := workDir(t)
 	loki := startLoki(t, ctx, &rig.Loki{Dir: subDir(t, dir, "loki")}) // lines of up to 4 MB
 	auditLog := filepath.Join(subDir(t, dir, "audit"), "audit.log")
@@ -84,8 +85,8 @@ func writeAll(ctx context.Context, writer *rig.Writer, lines [][]byte) error {
 	return writer.Close()
 }
 
-// corpusLines gives the lines to write, moved in time so that the last is of now, and a tally that knows them.
-func corpusLines(t *testing.T) ([][]byte, *rig.Tally) {
+// corpusLines gives the lines to write, moved in time so that the last is of now, and tells the tally of them.
+func corpusLines(t *testing.T, tally *rig.Tally) [][]byte {
 	t.Helper()
 	corpus, err := rig.FindCorpus()
 	if err != nil {
@@ -96,7 +97,6 @@ func corpusLines(t *testing.T) ([][]byte, *rig.Tally) {
 		names = append(slices.Repeat([]string{rig.SampleLog}, 8), rig.MetadataLog)
 	}
 	t.Logf("corpus: %s, of %v", corpus.Dir, names)
-	tally := rig.NewTally(&rig.Oracle{Node: node})
 	var lines [][]byte
 	for line, err := range corpus.Replay(time.Now(), names...) {
 		if err != nil {
@@ -105,5 +105,5 @@ func corpusLines(t *testing.T) ([][]byte, *rig.Tally) {
 		lines = append(lines, slices.Clone(line))
 		tally.Wrote(line)
 	}
-	return lines, tally
+	return lines
 }

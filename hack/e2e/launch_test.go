@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"iter"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,7 +13,8 @@ import (
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
 
-// newAgent gives an agent that does not run yet; if it runs when the test ends, it is killed.
+// newAgent gives an agent that does not run yet; if it runs when the test ends, it is killed. It sends lines of any length whole, so
+// that they are compared byte for byte, unless args say otherwise.
 func newAgent(t *testing.T, dir, auditLog, lokiURL string, args ...string) *rig.Agent {
 	t.Helper()
 	binary, err := rig.Binary("auditferry")
@@ -19,7 +22,8 @@ func newAgent(t *testing.T, dir, auditLog, lokiURL string, args ...string) *rig.
 		t.Fatal(err)
 	}
 	agent := &rig.Agent{
-		Binary: binary, AuditLog: auditLog, LokiURL: lokiURL, Dir: subDir(t, dir, "agent"), Node: node, ExtraArgs: args,
+		Binary: binary, AuditLog: auditLog, LokiURL: lokiURL, Dir: subDir(t, dir, "agent"), Node: node,
+		ExtraArgs: append([]string{"--max-line-size=0"}, args...),
 	}
 	t.Cleanup(func() {
 		if agent.Running() != nil {
@@ -61,4 +65,33 @@ func waitForEntries(t *testing.T, ctx context.Context, agent *rig.Agent, server 
 	if err != nil {
 		t.Fatalf("waiting for %d entries: %v; there are %d", n, err, len(server.Entries()))
 	}
+}
+
+// backlog gives events of all levels, of so many bytes or a few more, that end now.
+func backlog(t *testing.T, corpus rig.Corpus, size int64) iter.Seq2[[]byte, error] {
+	t.Helper()
+	passes, err := corpus.Passes(size, 0, corpus.Mixed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return corpus.Replay(time.Now(), slices.Repeat([]string{corpus.Mixed()}, passes)...)
+}
+
+// writeLog writes an audit log and its backups, and gives how many lines and bytes they are.
+func writeLog(t *testing.T, ctx context.Context, auditLog string, lines iter.Seq2[[]byte, error]) (count int, bytes int64) {
+	t.Helper()
+	writer := rig.NewWriter(rig.WriterConfig{Path: auditLog, MaxSize: 100})
+	for line, err := range lines {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writer.Write(ctx, line); err != nil {
+			t.Fatal(err)
+		}
+		bytes += int64(len(line)) + 1
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return writer.Lines(), bytes
 }

@@ -81,7 +81,6 @@ func limitLines(t *testing.T, tally *rig.Tally) (old, fresh [][]byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tally.Wrote(line)
 		stream := fmt.Sprint(want.Labels)
 		if streams[stream] = streams[stream] || len(streams) < admitted; streams[stream] {
 			old = append(old, slices.Clone(line))
@@ -89,6 +88,9 @@ func limitLines(t *testing.T, tally *rig.Tally) (old, fresh [][]byte) {
 			delete(streams, stream)
 			fresh = append(fresh, slices.Clone(line))
 		}
+	}
+	for _, line := range slices.Concat(old[:len(old)-1], fresh, old[len(old)-1:]) { // as they are written
+		tally.Wrote(line)
 	}
 	return old, fresh
 }

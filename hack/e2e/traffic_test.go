@@ -43,12 +43,7 @@ func startTraffic(t *testing.T, ctx context.Context, cluster *rig.Cluster) *traf
 		cancel()
 		load.workers.Wait()
 	})
-	client := httpClient(t, cluster)
-	for _, r := range setup {
-		if status, err := load.send(ctx, client, r); err != nil || status/100 != 2 {
-			t.Fatalf("preparing the cluster: %s %s: %d (%v)", r.method, r.path, status, err)
-		}
-	}
+	load.prepare(t, ctx)
 	const (
 		workers = 5
 		pace    = 20 * time.Millisecond
@@ -62,6 +57,17 @@ func startTraffic(t *testing.T, ctx context.Context, cluster *rig.Cluster) *traf
 	home := subDir(t, cluster.Dir, "kubectl")
 	load.workers.Go(func() { load.runKubectl(ctx, kubectl, home) })
 	return load
+}
+
+// prepare makes what the requests are about.
+func (l *traffic) prepare(t *testing.T, ctx context.Context) {
+	t.Helper()
+	client := httpClient(t, l.cluster)
+	for _, r := range setup {
+		if status, err := l.send(ctx, client, r); err != nil || status/100 != 2 {
+			t.Fatalf("preparing the cluster: %s %s: %d (%v)", r.method, r.path, status, err)
+		}
+	}
 }
 
 // stop ends the workers and waits for them.
@@ -104,11 +110,11 @@ func (l *traffic) work(ctx context.Context, client *http.Client, pace time.Durat
 	})
 }
 
-// send sends one request, reads its answer to the end, and gives its status.
-func (l *traffic) send(ctx context.Context, client *http.Client, r request) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, r.method, l.cluster.URL()+r.path, strings.NewReader(r.body))
+// to makes the request for a kube-apiserver.
+func (r *request) to(ctx context.Context, url string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, url+r.path, strings.NewReader(r.body))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
@@ -118,6 +124,15 @@ func (l *traffic) send(ctx context.Context, client *http.Client, r request) (int
 	}
 	for name, value := range r.header {
 		req.Header.Set(name, value)
+	}
+	return req, nil
+}
+
+// send sends one request, reads its answer to the end, and gives its status.
+func (l *traffic) send(ctx context.Context, client *http.Client, r request) (int, error) {
+	req, err := r.to(ctx, l.cluster.URL())
+	if err != nil {
+		return 0, err
 	}
 	res, err := client.Do(req)
 	if err != nil {

@@ -21,6 +21,8 @@ func init() {
 	for _, f := range []diskFault{
 		{"ENOSPC on writing positions", "write", "ENOSPC", positionFiles},
 		{"EIO on writing positions", "write", "EIO", positionFiles},
+		{"ENOSPC on overwriting positions", "pwrite64", "ENOSPC", latestFiles},
+		{"EIO on overwriting positions", "pwrite64", "EIO", latestFiles},
 		{"EROFS on creating positions", "openat", "EROFS", positionFiles},
 		{"EIO on fsync of positions", "fsync", "EIO", positionFiles},
 		{"EIO on fsync of the directory", "fsync", "EIO", stateDir},
@@ -38,10 +40,11 @@ func init() {
 	}
 }
 
-// positionFiles are the two files as they are made; both get their names by rename.
-func positionFiles(r *run) []string {
-	return []string{r.agent.PositionsFile() + ".tmp", r.latestFile() + ".tmp"}
-}
+// positionFiles is the durable file as it is made; it gets its name by rename.
+func positionFiles(r *run) []string { return []string{r.agent.PositionsFile() + ".tmp"} }
+
+// latestFiles are overwritten in place.
+func latestFiles(r *run) []string { return r.agent.LatestFiles() }
 
 func stateDir(r *run) []string { return []string{r.agent.Dir} }
 
@@ -65,10 +68,14 @@ func (f diskFault) onPositions(r *run) {
 	if n := r.metric("auditferry_positions_commit_failures_total"); n == 0 {
 		r.Error("auditferry_positions_commit_failures_total is 0")
 	}
-	// What could not be written is tried again, and written at last, though no event comes that moves the position.
 	r.eventually("all is acknowledged", func() bool { return r.metric("auditferry_lag_bytes") == 0 })
-	r.untilInjected(disk, disk.failures()+3, func() {})
-	disk.mend()
+	if f.call == "pwrite64" {
+		disk.mend()
+		r.write(w, 50)
+	} else { // what could not be written is tried again, and written at last, though no event comes that moves the position
+		r.untilInjected(disk, disk.failures()+3, func() {})
+		disk.mend()
+	}
 	r.eventually("the durable positions are after all that was written", func() bool {
 		return r.lsn(r.positions().durable) == r.bytesWritten() && r.logged("positions file is written again")
 	})

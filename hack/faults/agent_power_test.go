@@ -15,7 +15,7 @@ import (
 )
 
 // powerLoss is what a loss of power can leave of the positions files, beside what a SIGKILL leaves (package positions). The
-// durable file is of at most a second earlier, and whole; the latest file, which is not synced, can be anything.
+// durable file is of at most a second earlier, and whole; the latest files, which are not synced, can be anything.
 type powerLoss struct {
 	name    string
 	leave   func(r *run, earlier, now state)
@@ -24,37 +24,59 @@ type powerLoss struct {
 	again   bool // so much is lost that pushes must be repeated
 }
 
-// state is the two positions files.
-type state struct{ durable, latest []byte }
+// state is the three positions files.
+type state struct {
+	durable []byte
+	latest  [2][]byte
+}
+
+// spoiled is the state with something done to the latest files.
+func (s state) spoiled(spoil func([]byte) []byte) state {
+	for i, text := range s.latest {
+		s.latest[i] = spoil(text)
+	}
+	return s
+}
+
+func lost([]byte) []byte        { return nil }
+func empty([]byte) []byte       { return []byte{} }
+func zeroed(text []byte) []byte { return make([]byte, len(text)) }
+func cut(text []byte) []byte    { return text[:len(text)/2] }
+func garbled(text []byte) []byte {
+	return bytes.Replace(text, []byte(`"offset": `), []byte(`"offset": 9`), 1)
+}
 
 func init() {
 	for _, loss := range []powerLoss{
-		{name: "latest positions lost", leave: func(r *run, _, now state) { r.setPositions(now.durable, nil) }},
-		{name: "latest positions empty", damaged: true, leave: func(r *run, _, now state) { r.setPositions(now.durable, []byte{}) }},
-		{name: "latest positions zero-filled", damaged: true, leave: func(r *run, _, now state) {
-			r.setPositions(now.durable, make([]byte, len(now.latest)))
+		{name: "latest positions lost", leave: func(r *run, _, now state) { r.setPositions(now.spoiled(lost)) }},
+		{name: "latest positions empty", damaged: true, leave: func(r *run, _, now state) { r.setPositions(now.spoiled(empty)) }},
+		{name: "latest positions zero-filled", damaged: true, leave: func(r *run, _, now state) { r.setPositions(now.spoiled(zeroed)) }},
+		{name: "latest positions cut", damaged: true, leave: func(r *run, _, now state) { r.setPositions(now.spoiled(cut)) }},
+		{name: "latest positions garbled", damaged: true, leave: func(r *run, _, now state) { r.setPositions(now.spoiled(garbled)) }},
+		{name: "one of the latest positions torn", leave: func(r *run, _, now state) {
+			newer := 0
+			if r.lsn(now.latest[1]) > r.lsn(now.latest[0]) {
+				newer = 1
+			}
+			now.latest[newer] = append(cut(now.latest[newer]), now.latest[1-newer][len(cut(now.latest[newer])):]...)
+			r.setPositions(now)
 		}},
-		{name: "latest positions cut", damaged: true, leave: func(r *run, _, now state) {
-			r.setPositions(now.durable, now.latest[:len(now.latest)/2])
+		{name: "latest positions of before", leave: func(r *run, earlier, now state) {
+			r.setPositions(state{now.durable, earlier.latest})
 		}},
-		{name: "latest positions garbled", damaged: true, leave: func(r *run, _, now state) {
-			r.setPositions(now.durable, bytes.Replace(now.latest, []byte(`"offset": `), []byte(`"offset": 9`), 1))
-		}},
-		{name: "latest positions of before", leave: func(r *run, earlier, now state) { r.setPositions(now.durable, earlier.latest) }},
 		{name: "temporary files left over", leave: func(r *run, earlier, now state) {
-			r.setPositions(now.durable, now.latest)
+			r.setPositions(now)
 			r.must(os.WriteFile(r.agent.PositionsFile()+".tmp", earlier.durable[:100], 0o600))
-			r.must(os.WriteFile(r.latestFile()+".tmp", make([]byte, 300), 0o600))
+			r.must(os.WriteFile(r.agent.LatestFiles()[0]+".tmp", make([]byte, 300), 0o600)) // as versions before this one left it
 		}},
-		{name: "all positions of before", again: true, leave: func(r *run, earlier, _ state) {
-			r.setPositions(earlier.durable, earlier.latest)
-		}},
+		{name: "all positions of before", again: true, leave: func(r *run, earlier, _ state) { r.setPositions(earlier) }},
 		{name: "durable positions of before, latest zero-filled", again: true, damaged: true, leave: func(r *run, earlier, now state) {
-			r.setPositions(earlier.durable, make([]byte, len(now.latest)))
+			r.setPositions(state{earlier.durable, now.spoiled(zeroed).latest})
 		}},
-		{name: "both positions files lost", again: true, leave: func(r *run, _, _ state) { r.setPositions(nil, nil) }},
-		{name: "both positions files zero-filled", again: true, damaged: true, lost: true, leave: func(r *run, _, now state) {
-			r.setPositions(make([]byte, len(now.durable)), make([]byte, len(now.latest)))
+		{name: "all positions files lost", again: true, leave: func(r *run, _, _ state) { r.setPositions(state{}) }},
+		{name: "all positions files zero-filled", again: true, damaged: true, lost: true, leave: func(r *run, _, now state) {
+			now.durable = zeroed(now.durable)
+			r.setPositions(now.spoiled(zeroed))
 		}},
 	} {
 		register(scenario{side: "agent", name: "power loss: " + loss.name, play: loss.play})
@@ -73,7 +95,7 @@ func (loss powerLoss) play(r *run) {
 	}
 	r.eventually("the durable positions have moved on, and the latest are ahead of them", func() bool {
 		now := r.positions()
-		return r.lsn(now.durable) > r.lsn(earlier.latest) && r.lsn(now.latest) > r.lsn(now.durable)
+		return r.lsn(now.durable) > r.lsn(earlier.latest[:]...) && r.lsn(now.latest[:]...) > r.lsn(now.durable)
 	})
 	r.kill()
 	loss.leave(r, earlier, r.positions())
@@ -118,19 +140,27 @@ func (loss powerLoss) play(r *run) {
 }
 
 // positions gives the contents of the positions files.
-func (r *run) positions() state {
+func (r *run) positions() (now state) {
 	r.Helper()
-	durable, err := os.ReadFile(r.agent.PositionsFile())
+	var err error
+	now.durable, err = os.ReadFile(r.agent.PositionsFile())
 	r.must(err)
-	latest, err := os.ReadFile(r.latestFile())
-	r.must(err)
-	return state{durable, latest}
+	for i, path := range r.agent.LatestFiles() {
+		if now.latest[i], err = os.ReadFile(path); !errors.Is(err, fs.ErrNotExist) { // the second one comes with the second push
+			r.must(err)
+		}
+	}
+	return now
 }
 
 // setPositions replaces the positions files; nil removes one.
-func (r *run) setPositions(durable, latest []byte) {
+func (r *run) setPositions(to state) {
 	r.Helper()
-	for path, text := range map[string][]byte{r.agent.PositionsFile(): durable, r.latestFile(): latest} {
+	files := map[string][]byte{r.agent.PositionsFile(): to.durable}
+	for i, path := range r.agent.LatestFiles() {
+		files[path] = to.latest[i]
+	}
+	for path, text := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.Fatal(err)
 		}

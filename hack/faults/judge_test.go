@@ -3,14 +3,10 @@
 package faults
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -93,6 +89,7 @@ type verdict struct {
 	written, delivered int
 	missing            []int // places in the ledger of what is neither delivered nor a dead letter
 	repeated           int   // entries beyond one for each line
+	twice              []int // places in the ledger of some of them
 	extra              int   // entries of no line that was written
 	dead               map[[sha256.Size]byte]bool
 	both               int // both delivered and dead letters
@@ -112,11 +109,16 @@ func (r *run) look() verdict {
 			continue
 		}
 		n, known := r.ledger.number(e.LineHash)
+		if !known && r.scenario.torn && e.Labels["resource"] == "malformed" {
+			continue
+		}
 		if !known || n >= len(lines) {
 			v.extra++
 			continue
 		}
-		found[n]++
+		if found[n]++; found[n] > 1 && len(v.twice) < examples {
+			v.twice = append(v.twice, n)
+		}
 	}
 	for n, times := range found {
 		switch {
@@ -158,6 +160,13 @@ func (r *run) row(took time.Duration) row {
 	v := r.look()
 	for _, n := range v.missing[:min(len(v.missing), examples)] {
 		r.Logf("missing: line %d, of %s", n, r.ledger.list()[n].time)
+	}
+	for _, n := range v.twice {
+		for _, e := range r.server.Entries() {
+			if at, known := r.ledger.number(e.LineHash); known && at == n {
+				r.Logf("repeated: line %d, of %s, in %s", n, r.ledger.list()[n].time, e.Stream)
+			}
+		}
 	}
 	return row{side: r.scenario.side, scenario: r.scenario.name, written: v.written, delivered: v.delivered, missing: len(v.missing),
 		repeated: v.repeated, gap: len(v.gaps), dead: len(v.dead), passed: !r.Failed(), took: took}
@@ -201,38 +210,22 @@ func (r *run) checkPosition() {
 	}
 }
 
-// positionOnDisk gives the lsn of the audit log in the positions files, the higher one; 0 if there is none.
+// positionOnDisk gives the lsn of the audit log in the positions files, the highest one; 0 if there is none.
 func (r *run) positionOnDisk() int64 {
 	r.Helper()
-	var highest int64
-	for _, name := range []string{r.agent.PositionsFile(), r.latestFile()} {
-		text, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		r.must(err)
-		highest = max(highest, r.lsn(text))
+	lsn, _, err := r.agent.PositionOnDisk()
+	r.must(err)
+	return lsn
+}
+
+// lsn gives the lsn of the audit log in the texts of positions files, the highest one; 0 if none is whole and knows the path.
+func (r *run) lsn(texts ...[]byte) (highest int64) {
+	for _, text := range texts {
+		lsn, _ := rig.LSN(text, r.agent.AuditLog)
+		highest = max(highest, lsn)
 	}
 	return highest
 }
-
-// lsn gives the lsn of the audit log in the text of a positions file; 0 if it is not whole or does not know the path.
-func (r *run) lsn(text []byte) int64 {
-	parts := bytes.SplitAfterN(text, []byte{'\n'}, 4) // the third line is the checksum of the others
-	if len(parts) < 4 || !bytes.Contains(parts[2], fmt.Appendf(nil, "%x", sha256.Sum256(join(parts[0], parts[1], parts[3])))) {
-		return 0
-	}
-	var file struct {
-		Paths map[string]struct{ LSN int64 }
-	}
-	if json.Unmarshal(text, &file) != nil {
-		return 0
-	}
-	return file.Paths[r.agent.AuditLog].LSN
-}
-
-// latestFile is the positions file that is written after every acknowledged push.
-func (r *run) latestFile() string { return filepath.Join(r.agent.Dir, "positions.latest.json") }
 
 // delivered waits until at least n entries are in Loki.
 func (r *run) delivered(n int) {

@@ -4,9 +4,11 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,8 +104,10 @@ func (r *run) must(err error) {
 	}
 }
 
-// everyRun are flags that only save time: pauses of seconds would make no scenario truer. Streams are not paced.
-var everyRun = []string{"--backoff-min=50ms", "--backoff-max=500ms", "--batch-wait=200ms", "--batch-size=256KiB", "--loki-stream-rate=0"}
+// everyRun are flags that save time: pauses of seconds would make no scenario truer. Streams are not paced. Lines of any length are
+// sent whole, so that they can be told by their hash, and recorded logs whenever they were recorded.
+var everyRun = []string{"--backoff-min=50ms", "--backoff-max=500ms", "--batch-wait=200ms", "--batch-size=256KiB", "--loki-stream-rate=0",
+	"--max-line-size=0", "--loki-reject-old=0"}
 
 // start runs the agent, with the flags of the suite, then those of the scenario, then args.
 func (r *run) start(args ...string) {
@@ -157,10 +161,19 @@ func (r *run) pass(d time.Duration) {
 	}
 }
 
-// metric gives a counter or gauge of the agent, summed over its series.
-func (r *run) metric(name string) float64 {
+// metric gives a counter or gauge of the agent, summed over its series. An agent that was started a moment ago does not listen
+// yet.
+func (r *run) metric(name string) (value float64) {
 	r.Helper()
-	value, err := r.agent.Metric(r.ctx, name)
+	ctx, cancel := context.WithTimeout(r.ctx, patience)
+	defer cancel()
+	err := rig.Poll(ctx, func() (bool, error) {
+		var err error
+		if value, err = r.agent.Metric(ctx, name); errors.Is(err, syscall.ECONNREFUSED) {
+			return false, r.agent.Running()
+		}
+		return err == nil, err
+	})
 	r.must(err)
 	return value
 }

@@ -75,6 +75,7 @@ func (r *run) mustHaveRepeated() {
 	r.eventually("something was stored twice", func() bool { return r.server.Arrivals() > len(r.server.Entries()) })
 }
 
+// sometimesLimited refuses whatever the rate is, which the agent takes for its own rate: it goes on at the slowest that it has.
 func sometimesLimited(r *run) {
 	r.answer("request", func(request lokitest.Request) lokitest.Reply {
 		if request.Number%10 < 3 {
@@ -84,7 +85,7 @@ func sometimesLimited(r *run) {
 		return lokitest.OK()
 	})
 	r.start()
-	r.write(r.rotating(), 4000)
+	r.write(r.rotating(), 1000)
 	r.eventually("100 requests were answered 429", func() bool { return r.times("429") >= 100 })
 }
 

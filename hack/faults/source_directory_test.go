@@ -5,6 +5,7 @@ package faults
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/auditferry/auditferry/shipper/lokitest"
 )
 
 func init() {
@@ -19,6 +22,9 @@ func init() {
 		scenario{name: "the directory appears late", play: lateDirectory},
 		scenario{name: "the directory vanishes and comes back", play: directoryAway},
 		scenario{name: "the directory is deleted and made anew", play: directoryAnew},
+		scenario{name: "the directory is renamed and made anew while Loki is away", play: directoryAnewUnread},
+		scenario{name: "the directory is a link that is led elsewhere", play: directoryLinked},
+		scenario{name: "the audit log and a backup are links", play: filesLinked},
 		scenario{name: "permission for a new file lost and regained", play: fileForbidden},
 		scenario{name: "permission for the directory lost and regained", play: directoryForbidden},
 		scenario{name: "a file system without notifications", play: noEvents},
@@ -72,8 +78,94 @@ func directoryAnew(r *run) {
 	w.close()
 	r.must(os.Mkdir(dir, 0o700))
 	r.by(w, 50)
+	r.startedAgain()
 	r.rotate(w)
 	r.by(w, 50)
+}
+
+// directoryAnewUnread leaves what the agent holds open in a directory that it would not find again, with Loki away: it must not
+// end before that is shipped. The apiserver has the file open for a while longer.
+func directoryAnewUnread(r *run) {
+	dir := filepath.Dir(r.auditLog)
+	w := r.byHand()
+	r.start()
+	r.by(w, 50)
+	r.allDelivered()
+	r.answer("503", always(lokitest.Refused(http.StatusServiceUnavailable, "")))
+	for range 3 {
+		r.by(w, 50)
+		r.rotate(w)
+	}
+	r.by(w, 50)
+	r.saysAway()
+	r.must(os.Rename(dir, dir+".old"))
+	r.must(os.Mkdir(dir, 0o700))
+	r.by(w, 50)
+	w.close()
+	r.by(w, 50)
+	r.pass(2 * time.Second)
+	r.must(r.agent.Running())
+	r.server.Answer(nil)
+	r.startedAgain()
+	r.by(w, 50)
+}
+
+// directoryLinked has a link for a directory, to which another directory is given.
+func directoryLinked(r *run) {
+	first, second := r.makeDir("first"), r.makeDir("second")
+	dir := filepath.Join(r.dir, "link")
+	r.must(os.Symlink(first, dir))
+	r.follow(filepath.Join(dir, "audit.log"))
+	w := r.byHand()
+	r.start()
+	r.by(w, 50)
+	r.rotate(w)
+	r.by(w, 50)
+	r.allDelivered()
+	w.close()
+	r.must(os.Remove(dir))
+	r.must(os.Symlink(second, dir))
+	r.by(w, 50)
+	r.startedAgain()
+	r.rotate(w)
+	r.by(w, 50)
+}
+
+// filesLinked has files of the chain that lie elsewhere.
+func filesLinked(r *run) {
+	elsewhere := r.makeDir("elsewhere")
+	w := r.byHand()
+	r.by(w, 50)
+	r.rotate(w)
+	backup := backups(r.T, r.auditLog)[0]
+	r.must(os.Rename(backup, filepath.Join(elsewhere, "backup")))
+	r.must(os.Symlink(filepath.Join(elsewhere, "backup"), backup))
+	w.close()
+	r.must(os.Rename(r.auditLog, filepath.Join(elsewhere, "log")))
+	r.must(os.Symlink("../elsewhere/log", r.auditLog))
+	r.start()
+	r.by(w, 50)
+	r.rotate(w) // the link becomes a backup
+	r.by(w, 50)
+}
+
+// startedAgain starts the agent again, as systemd would, when it has ended because the directory was replaced: Landlock, where the
+// kernel has it, lets it read the first one only.
+func (r *run) startedAgain() {
+	r.Helper()
+	if !r.logged("confined by Landlock") {
+		return
+	}
+	select {
+	case <-r.agent.Ended():
+	case <-time.After(patience):
+		r.Fatalf("the agent goes on; its log is %s", r.agent.LogFile())
+	}
+	if code, _ := r.agent.Stop(0); code != 1 || !r.logged("was replaced by another directory", "starts it again") {
+		r.Errorf("the agent has ended with code %d, and does not say why; its log is %s", code, r.agent.LogFile())
+	}
+	r.checkPosition()
+	r.start()
 }
 
 // readable lets the agent read what the apiserver writes.

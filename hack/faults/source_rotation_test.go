@@ -33,7 +33,9 @@ func init() {
 // burst writes ten and more files a second, faster than Loki answers. With maxbackup 3 most of it is deleted before it is read.
 func burst(keep int, pack bool) func(*run) {
 	return func(r *run) {
-		r.answer("slow", slowly(250*time.Millisecond))
+		const behind = 10 << 20 // more than four files hold
+		hurry := r.answerBehind(behind)
+		defer hurry()
 		r.start()
 		w := rig.NewWriter(rig.WriterConfig{Path: r.auditLog, MaxSize: 1, MaxBackups: keep, Compress: pack})
 		for range 70 {
@@ -41,7 +43,6 @@ func burst(keep int, pack bool) func(*run) {
 			r.held()
 		}
 		r.must(w.Close())
-		const behind = 10 << 20 // more than four files hold
 		if lag := r.metric("auditferry_lag_bytes"); lag < behind {
 			r.Errorf("the agent is only %.0f bytes behind", lag)
 		}
@@ -51,7 +52,6 @@ func burst(keep int, pack bool) func(*run) {
 		if keep > 0 {
 			r.eventually("backups are deleted", func() bool { return r.backups() == keep })
 		}
-		r.server.Answer(nil)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -159,12 +160,32 @@ func (r *run) allPacked() bool {
 	return len(names) > 0
 }
 
-// slowly is a script that stores all and answers after a while.
-func slowly(d time.Duration) func(lokitest.Request) lokitest.Reply {
-	return func(lokitest.Request) lokitest.Reply {
+// answerBehind has Loki store all and answer each push only when so many bytes were written after what it holds, and not within
+// a quarter of a second: so the agent is that far behind, however slow the machine makes the writer. hurry ends it.
+func (r *run) answerBehind(bytes int64) (hurry func()) {
+	var over atomic.Bool
+	r.answer("slow", func(request lokitest.Request) lokitest.Reply {
+		var end int64
+		for _, e := range request.Entries {
+			if n, known := r.ledger.number(e.LineHash); known {
+				end = max(end, r.ledger.list()[n].end)
+			}
+		}
 		answered := make(chan struct{})
-		time.AfterFunc(d, func() { close(answered) })
+		var look func()
+		look = func() {
+			if over.Load() || r.ctx.Err() != nil || r.bytesWritten()-end > bytes {
+				close(answered)
+				return
+			}
+			time.AfterFunc(50*time.Millisecond, look)
+		}
+		time.AfterFunc(250*time.Millisecond, look)
 		return lokitest.After(answered, lokitest.OK())
+	})
+	return func() {
+		over.Store(true)
+		r.server.Answer(nil)
 	}
 }
 

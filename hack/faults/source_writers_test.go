@@ -16,7 +16,7 @@ func init() {
 		if pack {
 			packed = ", compressed"
 		}
-		source(scenario{name: "two apiservers on one path" + packed, unordered: true, play: twoApiservers(pack)})
+		source(scenario{name: "two apiservers on one path" + packed, unordered: true, play: twoApiservers(pack), torn: true})
 	}
 	source(
 		scenario{name: "copytruncate, the writer appends", unordered: true, play: truncated(true)},

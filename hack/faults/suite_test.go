@@ -23,6 +23,9 @@ type scenario struct {
 	destroys bool
 	// counted: the agent has seen all that is destroyed, so the gaps tell how many bytes are missing.
 	counted bool
+	// torn: a file may be left in the moment in which its other writer is in the middle of a line. What is there of it by then is
+	// an entry of its own; the line itself follows.
+	torn bool
 	// unordered: the files do not hold what was written in the order of writing, so a position cannot be judged by it.
 	unordered bool
 }
