@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // What a batch keeps over Reset; what an unusual batch needed beyond is let go.
 const (
 	keptEntries = 8 << 10
 	keptStreams = 4 << 10
-	keptBody    = 1 << 20
 )
 
 // A Field is one name and value of an entry's structured metadata. It is an unnamed type, so that whoever declares the same
@@ -34,6 +34,7 @@ type stream struct {
 	first, count   int
 	oldest, newest time.Time // of the entries
 	alone          bool      // is to be pushed by itself
+	roll           *admitted // what is known of it, once that was asked for: see roll.of
 }
 
 // in reports whether p has entries of the stream.
@@ -56,21 +57,18 @@ type Batch struct {
 	records []record // in the order of Add
 	streams []stream
 	index   map[string]int32 // by labels, into streams
+	recent  recent
 	bytes   int
 
 	buried  []burial
 	grouped []int32 // indexes of records in the order of streams; see group
-	body    []byte  // memory for the bytes of a push
 }
 
 // Add appends e. It keeps no slice of e; the string Stream is kept as it is.
 func (b *Batch) Add(e Entry) {
-	r := record{line: len(e.Line), size: len(e.Line), unfit: !fits(e.Time), stream: b.streamOf(&e)}
-	for i := range e.Metadata {
-		r.size += len(e.Metadata[i].Name) + len(e.Metadata[i].Value)
-	}
-	size := sizeEntry(&e)
-	r.wire = appendEntry(b.arena.take(sizeMessage(size))[:0], &e, size)
+	wire, size := sizeEntry(&e)
+	r := record{line: len(e.Line), size: size, unfit: !fits(e.Time), stream: b.streamOf(&e)}
+	r.wire = appendEntry(b.arena.take(sizeMessage(wire))[:0], &e, wire)
 	b.bytes += r.size
 	b.records = append(b.records, r)
 }
@@ -97,15 +95,11 @@ func (b *Batch) Bury(e Entry, reason, words string) {
 
 // streamOf counts e to its stream and gives the stream's index.
 func (b *Batch) streamOf(e *Entry) int32 {
-	i, known := b.index[e.Stream]
-	if !known {
-		if b.index == nil {
-			b.index = make(map[string]int32)
-		}
-		i = int32(len(b.streams))
-		b.index[e.Stream] = i
-		b.streams = append(b.streams, stream{labels: e.Stream, oldest: e.Time, newest: e.Time})
+	seen := b.recent.slot(e.Stream)
+	if seen.place == 0 || seen.labels != e.Stream {
+		*seen = recentStream{e.Stream, b.indexOf(e) + 1}
 	}
+	i := seen.place - 1
 	s := &b.streams[i]
 	s.count++
 	if e.Time.Before(s.oldest) {
@@ -115,6 +109,35 @@ func (b *Batch) streamOf(e *Entry) int32 {
 		s.newest = e.Time
 	}
 	return i
+}
+
+// indexOf gives the index of the stream of e, which is made if it is new.
+func (b *Batch) indexOf(e *Entry) int32 {
+	i, known := b.index[e.Stream]
+	if !known {
+		if b.index == nil {
+			b.index = make(map[string]int32)
+		}
+		i = int32(len(b.streams))
+		b.index[e.Stream] = i
+		b.streams = append(b.streams, stream{labels: e.Stream, oldest: e.Time, newest: e.Time})
+	}
+	return i
+}
+
+// recent remembers where the streams of the last entries are: to hash their labels for each entry costs more than to encode it. Whoever
+// describes events gives the same string for a stream again and again, so where a string lies in memory tells where to look; what is found
+// there is compared.
+type recent [128]recentStream
+
+type recentStream struct {
+	labels string
+	place  int32 // in the batch's streams, from 1; 0: none is remembered
+}
+
+func (r *recent) slot(labels string) *recentStream {
+	at := uintptr(unsafe.Pointer(unsafe.StringData(labels)))
+	return &r[(at>>4^at>>11)%uintptr(len(r))]
 }
 
 // Len returns the number of entries to push.
@@ -129,11 +152,11 @@ func (b *Batch) Reset() {
 	b.records = emptied(b.records, keptEntries)
 	b.buried = nil
 	b.grouped = emptied(b.grouped, keptEntries)
-	b.body = emptied(b.body, max(keptBody, 2*len(b.body)))
 	if len(b.streams) > keptStreams {
 		b.index = nil
 	}
 	clear(b.index)
+	b.recent = recent{}
 	b.streams = emptied(b.streams, keptStreams)
 	b.bytes = 0
 }

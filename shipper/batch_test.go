@@ -79,6 +79,23 @@ func TestEncodeRangesOfABatch(t *testing.T) {
 	}
 }
 
+// An entry goes to the stream of its labels, whatever came before: also one without labels.
+func TestStreamsOfEntries(t *testing.T) {
+	var b Batch
+	for range 2 { // after Reset nothing is remembered
+		for i, labels := range []string{`{a="b"}`, "", `{a="b"}`, "", `{a="c"}`} {
+			b.Add(Entry{Stream: labels, Time: testTime, Line: []byte("x")})
+			if got := b.streams[b.records[i].stream].labels; got != labels {
+				t.Errorf("entry %d is in stream %q, want %q", i, got, labels)
+			}
+		}
+		if len(b.streams) != 3 {
+			t.Errorf("%d streams, want 3", len(b.streams))
+		}
+		b.Reset()
+	}
+}
+
 // Lines of any length come out as they went in, also across chunks.
 func TestLinesOfAnyLength(t *testing.T) {
 	var b Batch
@@ -125,7 +142,7 @@ func TestResetLetsGo(t *testing.T) {
 
 // Batches that are filled in turns take the memory of those that were open at a time, and what a burst took is let go.
 func TestBatchesShareChunks(t *testing.T) {
-	var store chunkStore
+	var store spares
 	line := bytes.Repeat([]byte("x"), chunkSize/2)
 	filled := func(chunks int) *Batch {
 		b := &Batch{arena: arena{store: &store}}
@@ -181,11 +198,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	e := newEncoder()
 	defer e.close()
 	line, metadata, streams := filling()
+	var body []byte
 	round := func() {
 		fill(&b, line, metadata, streams)
 		b.group(together)
 		var err error
-		if b.body, err = e.encode(b.body[:0], &b, 0, b.Len()); err != nil {
+		if body, err = e.encode(body[:0], &b, 0, b.Len()); err != nil {
 			t.Fatal(err)
 		}
 		b.Reset()
@@ -201,13 +219,14 @@ func BenchmarkBatch(b *testing.B) {
 	e := newEncoder()
 	defer e.close()
 	line, metadata, streams := filling()
+	var body []byte
 	b.ReportAllocs()
 	b.SetBytes(1 << 20)
 	for b.Loop() {
 		fill(&batch, line, metadata, streams)
 		batch.group(together)
 		var err error
-		if batch.body, err = e.encode(batch.body[:0], &batch, 0, batch.Len()); err != nil {
+		if body, err = e.encode(body[:0], &batch, 0, batch.Len()); err != nil {
 			b.Fatal(err)
 		}
 		batch.Reset()

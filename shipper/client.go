@@ -88,7 +88,8 @@ type Client struct {
 	encoder *encoder
 	answers answerTime
 	extras  extras
-	chunks  chunkStore
+	chunks  spares // of batches
+	bodies  spares // of pushes
 	letters *deadLetters
 	pace    *pace
 	// throttle and sizes are what is known of the limits that Loki, or a gateway before it, has for the tenant.

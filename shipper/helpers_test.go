@@ -68,7 +68,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 		return ctx.Err()
 	}
 	for i := range 3 { // admitted long since, so that they share a push
-		r.client.roll.streams[testEntry(i, "").Stream] = admitted{confirmed: testTime.AddDate(100, 0, 0)}
+		r.client.roll.streams[testEntry(i, "").Stream] = &admitted{confirmed: testTime.AddDate(100, 0, 0)}
 	}
 	r.queue = r.client.NewQueue("audit.log")
 	t.Cleanup(func() {

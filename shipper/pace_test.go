@@ -30,9 +30,9 @@ func TestPaceStaysBelowSharding(t *testing.T) {
 	failures := 0
 	r := newRig(t, func(c *Config) { c.StreamRate, c.InFlight = streamRate, 1 })
 	// Admitted long since, so that pushes follow one another: side by side, their pauses would not overlap on this clock.
-	r.client.roll.streams[`{job="hot"}`] = admitted{confirmed: testTime.AddDate(100, 0, 0)}
+	r.client.roll.streams[`{job="hot"}`] = &admitted{confirmed: testTime.AddDate(100, 0, 0)}
 	for i := range 20 {
-		r.client.roll.streams[fmt.Sprintf(`{job="cold%d"}`, i)] = admitted{confirmed: testTime.AddDate(100, 0, 0)}
+		r.client.roll.streams[fmt.Sprintf(`{job="cold%d"}`, i)] = &admitted{confirmed: testTime.AddDate(100, 0, 0)}
 	}
 	attempts := make(map[string][]attempt)
 	var mu sync.Mutex

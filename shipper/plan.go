@@ -25,16 +25,17 @@ type roll struct {
 	doubtAll bool // Config.EveryStreamAlone
 
 	mu       sync.Mutex
-	streams  map[string]admitted
+	streams  map[string]*admitted
 	forgetAt int // so many streams that it is time to forget some
 }
 
 type admitted struct {
 	confirmed time.Time // when a push of this stream alone was last answered 204
 	newest    time.Time // entry sent
+	forgotten bool      // is no longer in roll.streams
 }
 
-func newRoll() *roll { return &roll{streams: make(map[string]admitted), forgetAt: knownStreams} }
+func newRoll() *roll { return &roll{streams: make(map[string]*admitted), forgetAt: knownStreams} }
 
 // doubts reports whether a stream of a batch is to be pushed alone.
 func (r *roll) doubts(s *stream, now time.Time) bool {
@@ -45,12 +46,23 @@ func (r *roll) doubts(s *stream, now time.Time) bool {
 
 // inDoubt is doubts, with mu held.
 func (r *roll) inDoubt(s *stream, now time.Time) bool {
-	a := r.streams[s.labels]
+	a := r.of(s)
 	newest := a.newest
 	if s.newest.After(newest) {
 		newest = s.newest
 	}
 	return r.doubtAll || now.Sub(a.confirmed) > confirmedFor || newest.Sub(s.oldest) > farBehind
+}
+
+// of gives what is known of a stream. The stream remembers it: to hash its labels at each step costs more than the step. mu is held.
+func (r *roll) of(s *stream) *admitted {
+	if s.roll == nil || s.roll.forgotten {
+		if s.roll = r.streams[s.labels]; s.roll == nil {
+			s.roll = new(admitted)
+			r.streams[s.labels] = s.roll
+		}
+	}
+	return s.roll
 }
 
 // admit decides, just before a push is made, whether it may be: not if it holds several streams and one of them is in doubt by
@@ -60,7 +72,10 @@ func (r *roll) admit(b *Batch, p span, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.streams) >= r.forgetAt {
-		maps.DeleteFunc(r.streams, func(_ string, a admitted) bool { return now.Sub(a.confirmed) > confirmedFor })
+		maps.DeleteFunc(r.streams, func(_ string, a *admitted) bool {
+			a.forgotten = now.Sub(a.confirmed) > confirmedFor
+			return a.forgotten
+		})
 		r.forgetAt = max(knownStreams, 2*len(r.streams))
 	}
 	if !b.single(p) {
@@ -72,9 +87,8 @@ func (r *roll) admit(b *Batch, p span, now time.Time) bool {
 	}
 	for i := range b.streams {
 		if s := &b.streams[i]; s.in(p) {
-			if a := r.streams[s.labels]; s.newest.After(a.newest) {
+			if a := r.of(s); s.newest.After(a.newest) {
 				a.newest = s.newest
-				r.streams[s.labels] = a
 			}
 		}
 	}
@@ -96,9 +110,7 @@ func (r *roll) confirm(b *Batch, p span, when time.Time) {
 	defer r.mu.Unlock()
 	for i := range b.streams {
 		if s := &b.streams[i]; s.in(p) {
-			a := r.streams[s.labels]
-			a.confirmed = when
-			r.streams[s.labels] = a
+			r.of(s).confirmed = when
 		}
 	}
 }

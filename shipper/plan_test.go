@@ -240,6 +240,29 @@ func TestRollForgetsStreams(t *testing.T) {
 	}
 }
 
+// What a push tells of a stream that was forgotten while it was on its way is remembered.
+func TestRollRemembersAgain(t *testing.T) {
+	r := newRoll()
+	var b Batch
+	b.Add(at(0, 0))
+	_, alone := r.plan(&b, 0, testTime)
+	r.admit(&b, alone[0][0], testTime)
+	r.forgetAt = 0
+	var other Batch
+	other.Add(at(1, 0))
+	_, others := r.plan(&other, 0, testTime)
+	r.admit(&other, others[0][0], testTime)
+	if len(r.streams) != 1 {
+		t.Fatalf("%d streams are remembered: the first should be forgotten", len(r.streams))
+	}
+	r.stored(&b, alone[0][0], testTime)
+	var next Batch
+	next.Add(at(0, 1))
+	if together, alone := r.plan(&next, 0, testTime); len(together) != 1 || len(alone) != 0 {
+		t.Error("a stream that Loki has confirmed is in doubt")
+	}
+}
+
 // A stream in doubt, of which there is mostly one, does not cost the others the memory of their push.
 func TestMemoryOfAPushIsKept(t *testing.T) {
 	r := newRig(t, nil)
@@ -254,7 +277,7 @@ func TestMemoryOfAPushIsKept(t *testing.T) {
 	if got := r.inLoki(); len(strings.Fields(got)) != 4 || r.server.Requests() != 2 {
 		t.Errorf("in Loki: %s, in %d requests", got, r.server.Requests())
 	}
-	if kept := r.queue.Batch(); kept != b || cap(kept.body) == 0 {
-		t.Error("the memory of the push is not kept with its batch")
+	if kept := r.queue.Batch(); kept != b || len(r.client.bodies.free) == 0 {
+		t.Error("the memory of the push is not kept")
 	}
 }

@@ -24,6 +24,9 @@ type span struct{ lo, hi int }
 
 func (s span) len() int { return s.hi - s.lo }
 
+// keptBody is how much memory for the bytes of a push is kept for the next one; what an unusual one needed beyond is let go.
+const keptBody = 1 << 20
+
 // A delivery takes one batch to where each of its entries is stored or lies in the dead-letter file. What is refused or
 // too large is halved and pushed again until the refused entries are alone: Loki drops what it has already as repeats.
 type delivery struct {
@@ -66,12 +69,20 @@ func newDelivery(c *Client, b *Batch) *delivery {
 // run ends when all is settled, or with the error of ctx.
 func (d *delivery) run(ctx context.Context) error {
 	defer d.client.health.abandon(d) // of no effect after a success
-	d.body = d.batch.body
-	defer func() { d.batch.body = d.body }()
+	d.body = d.client.bodies.take()
+	defer d.giveBody()
 	if err := d.pushAll(ctx); err != nil {
 		return err
 	}
 	return d.buryAll(ctx)
+}
+
+// giveBody leaves the memory for the bytes of a push to the next batch.
+func (d *delivery) giveBody() {
+	if cap(d.body) > 0 && cap(d.body) <= max(keptBody, 2*len(d.body)) {
+		d.client.bodies.give(d.body)
+	}
+	d.body = nil
 }
 
 // pushAll pushes all entries, those streams alone that are in doubt.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -55,14 +56,25 @@ func sizeTime(t time.Time) (n int) {
 	return n
 }
 
-// sizeEntry is how many bytes e takes as a message.
-func sizeEntry(e *Entry) int {
-	n := sizeMessage(sizeTime(e.Time)) + sizeBytes(len(e.Line))
+// A short field of metadata is one whose lengths take a byte each: nearly all are. It takes so many bytes beside its name and value.
+const shortField = 6
+
+// isShort reports whether a field of metadata is short, by the lengths of its name and value.
+func isShort(name, value int) bool { return name > 0 && value > 0 && name+value < 1<<7-(shortField-2) }
+
+// sizeEntry is how many bytes e takes as a message, and how many of line and metadata Loki counts.
+func sizeEntry(e *Entry) (wire, counted int) {
+	wire, counted = sizeMessage(sizeTime(e.Time))+sizeBytes(len(e.Line)), len(e.Line)
 	for i := range e.Metadata {
-		f := &e.Metadata[i]
-		n += sizeMessage(sizeBytes(len(f.Name)) + sizeBytes(len(f.Value)))
+		name, value := len(e.Metadata[i].Name), len(e.Metadata[i].Value)
+		counted += name + value
+		if isShort(name, value) {
+			wire += shortField + name + value
+		} else {
+			wire += sizeMessage(sizeBytes(name) + sizeBytes(value))
+		}
 	}
-	return n
+	return wire, counted
 }
 
 func appendTag(dst []byte, tag byte, n int) []byte {
@@ -84,13 +96,35 @@ func appendEntry(dst []byte, e *Entry, size int) []byte {
 	}
 	for i := range e.Metadata {
 		f := &e.Metadata[i]
-		dst = appendTag(dst, tagMetadata, sizeBytes(len(f.Name))+sizeBytes(len(f.Value)))
-		if len(f.Name) > 0 {
-			dst = append(appendTag(dst, tagName, len(f.Name)), f.Name...)
+		if isShort(len(f.Name), len(f.Value)) {
+			dst = appendShort(dst, f)
+		} else {
+			dst = appendField(dst, f)
 		}
-		if len(f.Value) > 0 {
-			dst = append(appendTag(dst, tagValue, len(f.Value)), f.Value...)
-		}
+	}
+	return dst
+}
+
+// appendShort is appendField for a short field, in a few steps: there are a dozen with each event.
+func appendShort(dst []byte, f *Field) []byte {
+	name, value, at := len(f.Name), len(f.Value), len(dst)
+	dst = slices.Grow(dst, shortField+name+value)[:at+shortField+name+value]
+	to := dst[at:]
+	to[0], to[1], to[2], to[3] = tagMetadata, byte(shortField-2+name+value), tagName, byte(name)
+	copy(to[4:], f.Name)
+	to = to[4+name:]
+	to[0], to[1] = tagValue, byte(value)
+	copy(to[2:], f.Value)
+	return dst
+}
+
+func appendField(dst []byte, f *Field) []byte {
+	dst = appendTag(dst, tagMetadata, sizeBytes(len(f.Name))+sizeBytes(len(f.Value)))
+	if len(f.Name) > 0 {
+		dst = append(appendTag(dst, tagName, len(f.Name)), f.Name...)
+	}
+	if len(f.Value) > 0 {
+		dst = append(appendTag(dst, tagValue, len(f.Value)), f.Value...)
 	}
 	return dst
 }
