@@ -111,7 +111,7 @@ func TestNothingIsPushedWithoutItsAdmissions(t *testing.T) {
 	for range 3 {
 		line, err := f.tail.Next(t.Context())
 		if err == nil {
-			err = f.add(t.Context(), &line)
+			err = f.add(t.Context(), line)
 		}
 		if err != nil {
 			t.Fatal(err)

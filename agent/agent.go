@@ -55,8 +55,8 @@ type follower struct {
 
 	shipped, caughtUp bool // was told
 
-	stopped  bool        // by the end of ctx, with all that was handed over in the batch, or pushed, but for unplaced
-	unplaced tailer.Line // handed over as ctx ended; zero if none was
+	stopped  bool         // by the end of ctx, with all that was handed over in the batch, or pushed, but for unplaced
+	unplaced *tailer.Line // handed over as ctx ended; nil if none was
 
 	leaving *tailer.ReplacedError // nothing more is to be had of the path: see leave
 	left    atomic.Bool           // and all that was is acknowledged, and the position is that of leaving
@@ -84,7 +84,7 @@ func (f *follower) turn(ctx context.Context) (over bool, err error) {
 		return true, nil
 	}
 	if err == nil {
-		err = f.add(ctx, &line)
+		err = f.add(ctx, line)
 	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return false, err
@@ -125,7 +125,7 @@ func (f *follower) add(ctx context.Context, line *tailer.Line) error {
 	}
 	var err error
 	begins := true // what is torn or glued was not written at once: the times of what comes after it tell nothing
-	at := f.each(line, f.end, func(e *audit.Entry) {
+	at := f.each(line, f.end.EventTime, f.end.LSN, func(e *audit.Entry) {
 		if err == nil {
 			err = f.place(ctx, e, begins)
 		}
@@ -187,11 +187,11 @@ func (f *follower) push(e shipper.Entry) {
 	f.batch.Add(e)
 }
 
-// each gives the entries of a line that are to be pushed, and returns the time of its last one; before is the end of the line
-// before it. That is where the line begins, and it is there again when the line is read again.
-func (f *follower) each(line *tailer.Line, before positions.Position, push func(*audit.Entry)) (at time.Time) {
-	at = before.EventTime
-	pieces := f.describe.Entries(line.Bytes, at, before.LSN)
+// each gives the entries of a line that are to be pushed, and returns the time of its last one. The line begins where the one before it
+// ends, at a position and after an event of some time, and it is there again when it is read again.
+func (f *follower) each(line *tailer.Line, before time.Time, lsn int64, push func(*audit.Entry)) (at time.Time) {
+	at = before
+	pieces := f.describe.Entries(line.Bytes, at, lsn)
 	for e, ok := pieces.Next(); ok; e, ok = pieces.Next() {
 		at = e.Time
 		f.metrics.described(e)
@@ -329,11 +329,11 @@ func (f *follower) readOn(ctx context.Context) error {
 	atOnce, cancel := context.WithCancel(ctx)
 	cancel()
 	line, err := f.unplaced, error(nil)
-	if line.End.LSN == 0 {
+	if line == nil {
 		line, err = f.tail.Next(atOnce)
 	}
 	for left := f.batchSize; err == nil && ctx.Err() == nil; {
-		if err := f.add(ctx, &line); err != nil {
+		if err := f.add(ctx, line); err != nil {
 			return err
 		}
 		if left -= len(line.Bytes); left <= 0 {

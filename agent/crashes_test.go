@@ -66,7 +66,7 @@ func (s *stepper) read(lines int, each func()) {
 			break
 		}
 		if err == nil {
-			err = f.add(s.t.Context(), &line)
+			err = f.add(s.t.Context(), line)
 		}
 		if err == nil {
 			err = f.settle(s.t.Context())

@@ -72,7 +72,7 @@ func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time,
 	now, cancel := context.WithCancel(ctx)
 	cancel() // do not wait for more
 	streams = make(map[string]*streamCount)
-	var end positions.Position
+	var lsn int64
 	for ctx.Err() == nil {
 		line, err := tail.Next(now)
 		if errors.Is(err, context.Canceled) {
@@ -81,8 +81,7 @@ func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time,
 		if err != nil {
 			return nil, err
 		}
-		end.EventTime = at
-		at = f.each(&line, end, func(e *audit.Entry) {
+		at = f.each(line, at, lsn, func(e *audit.Entry) {
 			if !aside.pushed(f.ages.of(e.Time, aside.inStretch)) {
 				return
 			}
@@ -97,7 +96,7 @@ func (f *follower) count(ctx context.Context, tail *tailer.Tailer, at time.Time,
 			s.entries++
 			s.bytes += len(e.Line)
 		})
-		end = line.End
+		lsn = line.End.LSN
 	}
 	return nil, errors.New("interrupted before the end")
 }

@@ -21,7 +21,7 @@ func (w *world) nextLine() Line {
 	}
 	w.ok(err)
 	w.ends = append(w.ends, l.End)
-	return l
+	return *l
 }
 
 // The name of a backup says when it was rotated. A file whose first event is later does not follow it.

@@ -309,7 +309,7 @@ func TestAgain(t *testing.T) {
 	w.ok(err)
 	now, cancel := context.WithCancel(t.Context())
 	cancel()
-	next := func() (line Line) {
+	next := func() *Line {
 		line, err := follow.Next(now)
 		w.ok(err)
 		return line

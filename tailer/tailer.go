@@ -36,9 +36,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Line is one line of the log.
+// Line is one line of the log. It is valid until the next call of Next.
 type Line struct {
-	// Bytes is the line without its newline, valid until the next call of Next.
+	// Bytes is the line without its newline.
 	Bytes []byte
 	// End is the position after the line. Its EventTime is left to the caller, who reads the line.
 	End positions.Position
@@ -74,6 +74,7 @@ type Tailer struct {
 	stepped  bool               // the clock stepped back while the backups were written
 	consumed atomic.Int64       // bytes of the file in hand that were handed over
 	turns    atomic.Int64       // of Next
+	handed   Line               // over last
 
 	wake chan struct{}
 	stop context.CancelFunc
@@ -152,8 +153,8 @@ func (t *Tailer) Rest() time.Duration { return trusted * t.cfg.Poll }
 
 // Next gives the next line, and waits for one until ctx ends: the error is then that of ctx. It looks at ctx only when
 // it would have to wait. What cannot be read for the moment is tried again at every wake, and told by log and metric. Any other
-// error is a ReplacedError.
-func (t *Tailer) Next(ctx context.Context) (Line, error) {
+// error is a ReplacedError. With an error there is no line.
+func (t *Tailer) Next(ctx context.Context) (*Line, error) {
 	shut := false
 	for {
 		if l, ok := t.lines.next(t.first); ok {
@@ -190,11 +191,11 @@ func (t *Tailer) Next(ctx context.Context) (Line, error) {
 			if line, ok := t.unfinished(); ok {
 				return line, nil
 			}
-			return Line{}, t.replaced()
+			return nil, t.replaced()
 		}
 		select {
 		case <-ctx.Done():
-			return Line{}, ctx.Err()
+			return nil, ctx.Err()
 		case <-t.wake:
 		}
 	}
@@ -267,7 +268,7 @@ func (t *Tailer) over(err error) bool {
 }
 
 // leave goes on to the next file. What the old one has after its last newline is handed over as a fragment.
-func (t *Tailer) leave(err error) (line Line, ok bool) {
+func (t *Tailer) leave(err error) (line *Line, ok bool) {
 	// The other writer of a file that was turned back to may be in the middle of a line.
 	if now, _ := t.chain.inHand(); !now.again || now.torn {
 		line, ok = t.unfinished()
@@ -286,7 +287,7 @@ func (t *Tailer) leave(err error) (line Line, ok bool) {
 }
 
 // unfinished hands over what the file in hand has after its last newline, if it has something.
-func (t *Tailer) unfinished() (line Line, ok bool) {
+func (t *Tailer) unfinished() (line *Line, ok bool) {
 	l, ok := t.lines.rest(t.first)
 	if ok {
 		line = t.line(l, 0)
@@ -296,8 +297,9 @@ func (t *Tailer) unfinished() (line Line, ok bool) {
 }
 
 // line moves the position over a line and hands it out. end is the length of the newline.
-func (t *Tailer) line(l rawLine, end int64) Line {
-	line := Line{Bytes: l.bytes, Cut: l.cut, Gap: t.loss, Again: t.again}
+func (t *Tailer) line(l rawLine, end int64) *Line {
+	line := &t.handed
+	line.Bytes, line.Fragment, line.Cut, line.Gap, line.Again = l.bytes, false, l.cut, t.loss, t.again
 	t.loss, t.again = nil, false
 	if t.begins = t.first; t.begins {
 		t.first = false

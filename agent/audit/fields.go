@@ -265,6 +265,9 @@ func (d *Describer) readUsualRef(s *scanner, e *Event) bool {
 
 func (d *Describer) readStatus(s *scanner, e *Event) {
 	e.Code, e.code = 0, nil
+	if d.readSuccess(s, e) {
+		return
+	}
 	if s.line[s.at] != '{' {
 		s.skip(1)
 		return
@@ -292,6 +295,23 @@ func (d *Describer) readStatus(s *scanner, e *Event) {
 			}
 		}
 	}
+}
+
+// readSuccess reads the status of a request that was served, as kube-apiserver writes it. It only saves time, as readUsual does.
+func (d *Describer) readSuccess(s *scanner, e *Event) bool {
+	start := s.at
+	if !s.usual(&usualCode) {
+		return false
+	}
+	code := s.line[s.at:]
+	if len(code) < 4 || code[1]-'0' > 9 || code[2]-'0' > 9 || code[3] != '}' {
+		s.at = start
+		return false
+	}
+	e.code = code[:3]
+	e.Code = parseInt(e.code)
+	s.at += 4
+	return true
 }
 
 // member gives the string that an object of the event's own level has under a key; nil if there is none.

@@ -59,6 +59,7 @@ var (
 	usualResourceVersion          = usually(`,"resourceVersion":"`)
 	usualSubresource              = usually(`,"subresource":"`)
 	usualMetadata                 = usually(`{"metadata":{`)
+	usualCode                     = usually(`{"metadata":{},"code":2`)
 )
 
 // usualFailure comes before the code of a request that was refused.
