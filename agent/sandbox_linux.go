@@ -38,7 +38,7 @@ func (s *sandbox) enforce(v *view, whole bool) (abi int, lacks string, err error
 	_ = time.Now().String() // reads /etc/localtime, once
 	s.pin("/proc/self", "/proc/stat")
 	rules := []landlock.Rule{
-		landlock.PathAccess(readDirs, "/proc/self").IgnoreIfMissing(), // for metrics, and dropStart
+		landlock.PathAccess(readDirs, "/proc/self").IgnoreIfMissing(), // for metrics, and giveBack
 		landlock.PathAccess(readFiles, "/proc/stat").IgnoreIfMissing(),
 		landlock.PathAccess(readDirs, distinct(v.audit)...),
 		landlock.PathAccess(readDirs, distinct(v.dirs)...).IgnoreIfMissing(), // who refreshes them makes them anew

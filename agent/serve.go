@@ -24,12 +24,6 @@ import (
 // syncInterval is how often positions are made durable: what a power failure repeats at the most.
 const syncInterval = time.Second
 
-// The agent does what it does only at its start, such as to meet every stream for the first time, for so many of so long.
-const (
-	firstPushes     = 5
-	firstPushesTook = 500 * time.Millisecond
-)
-
 // serve follows and pushes until ctx ends.
 func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	targets, err := cfg.targets()
@@ -64,7 +58,9 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 		return errors.Join(err, a.close())
 	}
 	stopNotifying := a.notify(ctx)
-	dropStart()
+	program := mappedProgram()
+	a.giveBack = func() { giveBack(program) }
+	a.giveBack()
 	err = a.run(ctx)
 	stopListening()
 	err = errors.Join(err, a.close())
@@ -104,6 +100,7 @@ type agent struct {
 	parked       chan struct{} // has one if a follower has left since the last look
 	admissions   *positions.Admissions
 	sandbox      *sandbox // nil: none
+	giveBack     func()   // gives memory back
 }
 
 // open gets everything ready, and fails if anything that is needed is missing.
@@ -273,12 +270,12 @@ func (a *agent) run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// syncUntil makes positions durable as they move. While they do not, it does not wake: on a node that is idle, that would be half
-// of all that the agent does.
+// syncUntil makes positions durable as they move, and gives memory back. While they do not move, it does not wake: on a node that is idle,
+// that would be half of all that the agent does.
 func (a *agent) syncUntil(ctx context.Context) {
-	begun := time.NewTicker(firstPushesTook)
-	defer begun.Stop()
-	left := firstPushes
+	giving := time.NewTimer(giveBackAtFirst)
+	defer giving.Stop()
+	givings, toGive := 0, true // toGive: giving will come
 	due := time.NewTimer(syncInterval)
 	defer due.Stop()
 	waiting := true // for due
@@ -286,12 +283,18 @@ func (a *agent) syncUntil(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-begun.C:
-			dropStart()
-			if left--; left == 0 {
-				begun.Stop()
+		case <-giving.C:
+			a.giveBack()
+			if givings++; givings < firstGivings {
+				giving.Reset(giveBackAtFirst)
+			} else {
+				toGive = false
 			}
 		case <-a.moved:
+			if !toGive {
+				giving.Reset(giveBackLater)
+				toGive = true
+			}
 			if !waiting {
 				due.Reset(syncInterval)
 				waiting = true

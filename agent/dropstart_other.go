@@ -1,6 +1,0 @@
-//go:build !linux
-
-package main
-
-// dropStart is for Linux.
-func dropStart() {}
