@@ -198,6 +198,30 @@ func TestAdmissionsOfEachDestination(t *testing.T) {
 	}
 }
 
+// A copy of what was read, as copytruncate makes it, is read again as it is found, which may be before all of it is there. What comes
+// after that in the log itself gets the labels that it would have got without.
+func TestAdmissionsAfterACopyIsRead(t *testing.T) {
+	n := newNode(t)
+	n.write("audit.log", admitting(0, 404), admitting(1, 200))
+	n.start()
+	n.wait(2)
+	n.write("audit.log.1", "\x00\x00"+admitting(0, 404))
+	n.until("the copy is read", func() bool { return n.loki.Arrivals() >= 3 })
+	n.write("audit.log", admitting(2, 404))
+	n.until("the log is read on", func() bool { return n.loki.Arrivals() >= 4 })
+	n.stopped()
+	resources := map[string]string{}
+	for _, e := range n.loki.Entries() {
+		resources[e.Line] = e.Labels["resource"]
+	}
+	if got := resources[admitting(0, 404)]; got != audit.Other {
+		t.Errorf("the event before the one that admits its resource is of %s", got)
+	}
+	if got := resources[admitting(2, 404)]; got == audit.Other {
+		t.Error("an event after the one that admits its resource is of another")
+	}
+}
+
 // A destination whose own position is lost, and which is alone by then, sends everything again as it was, though what admitted it
 // is not there any more.
 func TestAdmissionsOutliveThePositionOfOneOfSeveral(t *testing.T) {

@@ -50,7 +50,7 @@ type Line struct {
 	// Gap is what is missing before the line, nil if nothing is known to be. Its times are left to the caller.
 	Gap *positions.Gap
 	// Again says that the line, and those after it, may have been handed over before, at other positions: the file was truncated
-	// or rewritten, and is read from its beginning, or it may be a copy.
+	// or rewritten, and is read from its beginning, or it may be a copy. It is said as well of the first line after such a copy.
 	Again bool
 }
 
@@ -68,6 +68,7 @@ type Tailer struct {
 	first    bool               // the next line is the first of its file
 	loss     *positions.Gap     // what is missing before the next line
 	again    bool               // the next line may have been handed over before
+	begun    bool               // a file was taken up
 	begins   bool               // the last line handed over was the first of its file
 	after    time.Time          // when the file before was rotated, if known
 	until    time.Time          // when this one was, if it was when it was begun
@@ -239,6 +240,10 @@ func (t *Tailer) begin(l *link) {
 			t.again = true
 		}
 	}
+	if t.begun && f.offset > 0 { // it was put aside: what comes next is not what comes after the lines that were handed over last
+		t.again = true
+	}
+	t.begun = true
 	t.file, t.final = f, false
 	t.lines.reset()
 	t.at.FirstLine = l.id

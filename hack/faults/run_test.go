@@ -79,8 +79,11 @@ func workDir(t *testing.T) string {
 			t.Logf("kept: %s", dir)
 			return
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		// lumberjack's goroutine, which nothing waits for, may still be compressing a backup.
+		if err := rig.Poll(ctx, func() (bool, error) { return os.RemoveAll(dir) == nil, nil }); err != nil {
+			t.Errorf("removing the directory of the run: %v", err)
 		}
 	})
 	return dir
