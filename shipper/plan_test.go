@@ -263,6 +263,24 @@ func TestRollRemembersAgain(t *testing.T) {
 	}
 }
 
+// Of the memory for the bytes of a push, what only an unusual one has needed is let go.
+func TestMemoryOfALargePushIsLetGo(t *testing.T) {
+	c := newRig(t, nil).client
+	for _, row := range []struct {
+		length, capacity int
+		kept             bool
+	}{
+		{0, 0, false}, {100, keptBody, true}, {100, keptBody + 1, false}, {2 * keptBody, 4 * keptBody, true}, {2 * keptBody, 4*keptBody + 1, false},
+	} {
+		d := newDelivery(c, nil)
+		d.body = make([]byte, row.length, row.capacity)
+		d.giveBody()
+		if got := c.bodies.take(); (got != nil) != row.kept {
+			t.Errorf("%d bytes in %d: kept %t", row.length, row.capacity, got != nil)
+		}
+	}
+}
+
 // A stream in doubt, of which there is mostly one, does not cost the others the memory of their push.
 func TestMemoryOfAPushIsKept(t *testing.T) {
 	r := newRig(t, nil)

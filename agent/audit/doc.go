@@ -7,7 +7,7 @@
 //
 //   - scan.go, string.go: a JSON validator that walks over bytes. It accepts what encoding/json accepts.
 //   - field.go: which fields of an event can be labels and structured metadata, and which the configuration wants.
-//   - fields.go, extras.go: [Describer.Describe] walks over one line and picks out the fields that matter, each at its own depth.
+//   - fields.go, status.go, extras.go: [Describer.Describe] walks over one line and picks out the fields that matter, each at its own depth.
 //   - usual.go, memo.go: its short cuts, for keys in their usual order and for objects that were read before.
 //   - labels.go, resources.go, streams.go: which labels those fields give, with bounded cardinality.
 //   - admissions.go: what makes it bounded: a resource and a stream are admitted, from a position on.
