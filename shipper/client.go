@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,8 +89,9 @@ type Client struct {
 	encoder *encoder
 	answers answerTime
 	extras  extras
-	chunks  spares // of batches
-	bodies  spares // of pushes
+	lanes   atomic.Int64 // that are open, see lanesIfSlow
+	chunks  spares       // of batches
+	bodies  spares       // of pushes
 	letters *deadLetters
 	pace    *pace
 	// throttle and sizes are what is known of the limits that Loki, or a gateway before it, has for the tenant.

@@ -14,6 +14,10 @@ import (
 // tenantHeader is the header in which Loki looks for the tenant.
 const tenantHeader = "X-Scope-OrgID"
 
+// idleConnection is how long a connection is kept that no push needs: a start makes dozens of them, for streams that are pushed side
+// by side, and the library would keep them for five minutes. Pushes follow each other within seconds.
+const idleConnection = 15 * time.Second
+
 // newHTTPClient makes the client that pushes.
 func newHTTPClient(cfg *Config) (*http.Client, error) {
 	if err := cfg.HTTP.Validate(); err != nil {
@@ -22,7 +26,7 @@ func newHTTPClient(cfg *Config) (*http.Client, error) {
 	if cfg.TenantID != "" && hasHeader(&cfg.HTTP, tenantHeader) {
 		return nil, errors.New("the tenant is given twice: as --loki-tenant-id and under http_headers of --loki-http-config")
 	}
-	var options []promconfig.HTTPClientOption
+	options := []promconfig.HTTPClientOption{promconfig.WithIdleConnTimeout(idleConnection)}
 	if cfg.HTTP.OAuth2 != nil {
 		options = append(options, promconfig.WithDialContextFunc(dialImpatiently(cfg.Timeout)))
 	}

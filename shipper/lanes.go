@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// How many streams of a batch that are in doubt are pushed side by side: a start meets hundreds. Each takes a connection. Where
-// Loki turns out to be slow, or a stream had to wait for its pace, each answer lets one more begin.
+// How many streams that are in doubt are pushed side by side: a start meets hundreds. Each takes a connection, which is 30 KB of
+// memory. Where Loki turns out to be slow, or a stream had to wait for its pace, each answer lets one more begin.
 const (
-	lanesAtFirst = 4
-	lanesIfSlow  = 32
+	lanesAtFirst = 4  // of each batch
+	lanesIfSlow  = 64 // of a client
 )
 
 // lanes deliver lists of spans side by side, the spans of each list one after the other. The lists have no stream in common.
@@ -20,7 +20,6 @@ type lanes struct {
 	all   sync.WaitGroup
 
 	mu      sync.Mutex
-	count   int // of lanes so far
 	next    int // index of the list that is to be taken next
 	refused refusedEntries
 	errs    []error
@@ -30,7 +29,7 @@ type lanes struct {
 func (d *delivery) begin(ctx context.Context, lists [][]span) *lanes {
 	l := &lanes{d: d, lists: lists}
 	for range lanesAtFirst {
-		l.open(ctx, lanesAtFirst)
+		l.open(ctx)
 	}
 	return l
 }
@@ -42,16 +41,24 @@ func (l *lanes) wait() error {
 	return errors.Join(l.errs...)
 }
 
-// open begins a lane, unless there are as many as may be, or there is nothing for it to do.
-func (l *lanes) open(ctx context.Context, most int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.count < most && l.next < len(l.lists) {
-		l.count++
-		first := l.lists[l.next]
-		l.next++
-		l.all.Go(func() { l.run(ctx, first) })
+// more begins a lane beyond the first ones, if the client may have one more.
+func (l *lanes) more(ctx context.Context) {
+	if l.d.client.lanes.Load() < lanesIfSlow {
+		l.open(ctx)
 	}
+}
+
+// open begins a lane, unless there is nothing for it to do.
+func (l *lanes) open(ctx context.Context) {
+	first, ok := l.take()
+	if !ok {
+		return
+	}
+	l.d.client.lanes.Add(1)
+	l.all.Go(func() {
+		defer l.d.client.lanes.Add(-1)
+		l.run(ctx, first)
+	})
 }
 
 // run delivers a list, and others for as long as there are any.
@@ -61,13 +68,13 @@ func (l *lanes) run(ctx context.Context, list []span) {
 	err := part.deliver(ctx, list)
 	for err == nil {
 		if part.paced || part.client.answers.slow() {
-			l.open(ctx, lanesIfSlow)
+			l.more(ctx)
 		}
-		more, ok := l.take()
+		next, ok := l.take()
 		if !ok {
 			break
 		}
-		err = part.deliver(ctx, more)
+		err = part.deliver(ctx, next)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
