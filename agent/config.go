@@ -67,7 +67,7 @@ type pushConfig struct {
 	LokiTimeout    time.Duration `name:"loki-timeout" default:"10s" placeholder:"TIME" group:"loki" help:"How long one push may take before it is tried again. Default: ${default}."`
 	BatchSize      Size          `default:"1MiB" placeholder:"SIZE" group:"loki" help:"Lines are pushed when they come to this size. Default: ${default}."`
 	LokiStreamRate Size          `name:"loki-stream-rate" default:"900KiB" placeholder:"SIZE" group:"loki" help:"Bytes per second pushed to one stream at the most. Faster ones, Loki cuts into shards (shard_streams), between which it does not drop what is sent again after a crash. 0: as fast as it goes; then raise per_stream_rate_limit in Loki too, which may drop without a word. Default: ${default}."`
-	PushesInFlight int           `default:"0" placeholder:"N" group:"loki" help:"Pushes under way at a time, per path and --loki-url. 0: 2, and with --loki-stream-rate=0 up to 5 more, for all paths of a --loki-url together, while Loki answers slowly. Default: ${default}."`
+	PushesInFlight int           `default:"0" placeholder:"N" group:"loki" help:"Pushes under way at a time, per path and --loki-url. 0: 2, and with --loki-stream-rate=0 up to 7 more, for all paths of a --loki-url together, while Loki answers slowly. Default: ${default}."`
 	BackoffMin     time.Duration `default:"500ms" placeholder:"TIME" group:"loki" help:"Pause after a failed push; it doubles up to --backoff-max, with jitter. Pushing never gives up. Default: ${default}."`
 	BackoffMax     time.Duration `default:"1m" placeholder:"TIME" group:"loki" help:"Longest pause between two tries, give or take half of it. Default: ${default}."`
 

@@ -3,6 +3,7 @@ package shipper
 import (
 	"bytes"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -59,6 +60,8 @@ type Batch struct {
 	index   map[string]int32 // by labels, into streams
 	recent  recent
 	bytes   int
+	packed  atomic.Bool   // its entries are there only as the body of a push, see letGo
+	news    chan struct{} // of its queue
 
 	buried  []burial
 	grouped []int32 // indexes of records in the order of streams; see group
@@ -149,6 +152,7 @@ func (b *Batch) Bytes() int { return b.bytes }
 // Reset empties b and keeps its memory, up to what an ordinary batch needs, or this one has needed.
 func (b *Batch) Reset() {
 	b.arena.reset()
+	b.packed.Store(false)
 	b.records = emptied(b.records, keptEntries)
 	b.buried = nil
 	b.grouped = emptied(b.grouped, keptEntries)

@@ -31,7 +31,7 @@ type Config struct {
 	// Timeout of one attempt, from connecting to the end of the answer. Default 10 s.
 	Timeout time.Duration
 	// InFlight is how many batches of one queue may be sent and not yet acknowledged. Default 2, and if StreamRate is 0 up to
-	// 5 more, of all queues together, while Loki takes long to answer.
+	// 7 more, of all queues together, while Loki takes long to answer.
 	InFlight int
 	// BackoffMin and BackoffMax bound the interval between attempts; each pause is spread by half of it either way.
 	// Defaults 500 ms and 1 min.

@@ -24,6 +24,7 @@
 //	batch.go       entries, grouped by stream, in memory that is used again
 //	wire.go        an entry as protobuf, written once, when it is added
 //	encode.go      the body of a push: protobuf and snappy, once for each push, not once for each attempt
+//	letgo.go       the memory of a batch, given back while it is on its way
 //	queue.go       pushes in flight, acknowledgement in order, backpressure, drain
 //	extras.go      how many more may be in flight while Loki answers slowly
 //	plan.go        which streams are pushed alone, because only then Loki's answer is the truth

@@ -9,18 +9,22 @@ const (
 	// UsualInFlight is how many batches of a path may be under way where Config.InFlight does not say.
 	UsualInFlight = 2
 	// maxExtras is how many more may be, of all queues of a client together, where Config.InFlight and Config.StreamRate are 0.
-	maxExtras = 5
+	maxExtras = 7
+	// maxHeavy is how many batches of a queue may take memory for all of their entries (see letGo) before nothing more is lent.
+	maxHeavy = 4
 	// slowAnswer is what makes a Loki slow: with two batches of 1 MiB under way, it then takes no more than 40 MiB a second.
 	slowAnswer = 50 * time.Millisecond
 )
 
-// answerTime is how long Loki takes to acknowledge a push, in nanoseconds: a mean in which older answers weigh less and less.
+// answerTime is how long Loki takes to acknowledge a push, in nanoseconds: a mean in which older answers weigh less and less, and
+// which a quicker answer sets at once. For an agent whose processor time is used up sees answers late, by up to a tenth of a
+// second, though not all of them; and more batches under way would cost it more time yet.
 type answerTime struct{ mean atomic.Int64 }
 
 // note counts an answer. Of two at the same moment one may be lost, which matters little.
 func (a *answerTime) note(took time.Duration) {
 	mean := a.mean.Load()
-	if mean == 0 {
+	if mean == 0 || int64(took) < mean {
 		mean = int64(took)
 	}
 	a.mean.Store(mean + (int64(took)-mean)/8)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -28,10 +29,10 @@ func TestBatchesUnderWay(t *testing.T) {
 			g := newGate()
 			r.server.Answer(g.script)
 			second := r.client.NewQueue("second.log")
-			if got := r.fill(r.queue, "a"); got != row.want {
+			if got := r.fill(r.queue, g, "a"); got != row.want {
 				t.Errorf("%d batches are under way, want %d", got, row.want)
 			}
-			if got := r.fill(second, "b"); got != row.second {
+			if got := r.fill(second, g, "b"); got != row.second {
 				t.Errorf("%d batches of the second queue are under way, want %d", got, row.second)
 			}
 			for n := range row.want {
@@ -52,10 +53,10 @@ func TestBatchesUnderWay(t *testing.T) {
 // What was lent is lent again once it is given back, and what a queue has by right is not taken for it.
 func TestExtrasAreGivenBack(t *testing.T) {
 	r := newRig(t, nil)
-	r.client.answers.note(time.Hour) // the answers of this test take no time, and do not outweigh it
+	r.slow()
 	g := newGate()
 	r.server.Answer(g.script)
-	n := r.fill(r.queue, "a")
+	n := r.fill(r.queue, g, "a")
 	for i := range 3 * n { // the oldest is acknowledged, one more is sent
 		close(g.of(fmt.Sprintf("a%d", i)))
 		if err := r.queue.Send(t.Context(), r.batch(fmt.Sprintf("a%d", n+i)), func() {}); err != nil {
@@ -77,13 +78,21 @@ func TestExtrasAreGivenBack(t *testing.T) {
 	if taken := r.client.extras.taken.Load(); taken != 0 {
 		t.Errorf("%d extras are still taken", taken)
 	}
-	if kept := len(r.queue.free); kept > UsualInFlight {
+	if kept := len(r.queue.free); kept > n {
 		t.Errorf("%d batches are kept", kept)
 	}
 }
 
+// slow makes Loki slow: between any two looks at the clock, time passes.
+func (r *rig) slow() {
+	var looks atomic.Int64
+	began := r.client.now()
+	r.client.now = func() time.Time { return began.Add(time.Duration(looks.Add(1)) * slowAnswer) }
+	r.client.answers.note(slowAnswer)
+}
+
 // fill sends batches until it would have to wait, and gives how many.
-func (r *rig) fill(q *Queue, name string) (n int) {
+func (r *rig) fill(q *Queue, g *gate, name string) (n int) {
 	r.t.Helper()
 	full, cancel := context.WithCancel(r.t.Context())
 	cancel()
@@ -95,6 +104,83 @@ func (r *rig) fill(q *Queue, name string) (n int) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		<-g.arrived // so what it took is let go
 		n++
+	}
+}
+
+// Nothing more is lent while four batches take memory for all of their entries, as those do that are made up of several pushes; it is
+// as soon as one of them is settled, though not acknowledged.
+func TestNothingIsLentForHeavyBatches(t *testing.T) {
+	r := newRig(t, nil)
+	r.slow()
+	g := newGate()
+	r.server.Answer(g.script)
+	send := func(ctx context.Context, n int) error {
+		b := r.batch(fmt.Sprintf("a%d", n))
+		b.Add(Entry{Stream: fmt.Sprintf(`{new="%d"}`, n), Time: testTime, Line: fmt.Appendf(nil, "b%d", n)})
+		return r.queue.Send(ctx, b, func() {})
+	}
+	for n := range maxHeavy {
+		if err := send(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		<-g.arrived
+		<-g.arrived
+	}
+	full, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := send(full, 99); !errors.Is(err, context.Canceled) {
+		t.Fatalf("one more was sent (%v)", err)
+	}
+	lent := make(chan error)
+	go func() { lent <- send(t.Context(), maxHeavy) }()
+	close(g.of("a2"))
+	close(g.of("b2"))
+	if err := <-lent; err != nil {
+		t.Fatal(err)
+	}
+	for n := range maxHeavy + 1 {
+		if n != 2 {
+			close(g.of(fmt.Sprintf("a%d", n)))
+			close(g.of(fmt.Sprintf("b%d", n)))
+		}
+	}
+	if err := r.queue.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(r.server.Entries()); got != 2*(maxHeavy+1) {
+		t.Errorf("%d entries are stored", got)
+	}
+}
+
+// One quick answer in six shows that Loki is not slow: an agent that has used up its share of the processor sees the others late.
+func TestAnswersSeenLate(t *testing.T) {
+	const late, quick = 90 * time.Millisecond, 10 * time.Millisecond
+	for _, row := range []struct {
+		name  string
+		every int // how many answers there are for each quick one
+		slow  bool
+	}{
+		{"each is quick", 1, false},
+		{"one in two", 2, false},
+		{"one in six", 6, false},
+		{"one in twenty", 20, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var answers answerTime
+			slow := false
+			for n := range 10 * row.every {
+				took := late
+				if n%row.every == 0 {
+					took = quick
+				}
+				answers.note(took)
+				slow = slow || answers.slow()
+			}
+			if slow != row.slow {
+				t.Errorf("Loki was taken for slow: %v, want %v", slow, row.slow)
+			}
+		})
 	}
 }

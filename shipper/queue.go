@@ -17,7 +17,7 @@ var ErrAbandoned = errors.New("pushing was abandoned")
 type Queue struct {
 	client *Client
 	name   string
-	acks   chan struct{} // has one if something was acknowledged since the last look
+	news   chan struct{} // has one if something was acknowledged, or let go, since the last look
 
 	ctx     context.Context // of all pushes; ends when a Drain gives up
 	abandon context.CancelFunc
@@ -43,7 +43,7 @@ type sent struct {
 // NewQueue returns a queue without batches. Name is for the log: the path that it is for.
 func (c *Client) NewQueue(name string) *Queue {
 	ctx, abandon := context.WithCancel(context.Background())
-	return &Queue{client: c, name: name, acks: make(chan struct{}, 1), ctx: ctx, abandon: abandon}
+	return &Queue{client: c, name: name, news: make(chan struct{}, 1), ctx: ctx, abandon: abandon}
 }
 
 // Batch returns an empty batch to fill, if possible one that has been acknowledged.
@@ -51,7 +51,7 @@ func (q *Queue) Batch() *Batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.free) == 0 {
-		return &Batch{arena: arena{store: &q.client.chunks}}
+		return &Batch{arena: arena{store: &q.client.chunks}, news: q.news}
 	}
 	b := q.free[len(q.free)-1]
 	q.free = q.free[:len(q.free)-1]
@@ -69,7 +69,7 @@ func (q *Queue) BatchSize(wanted int) int { return q.client.sizes.of(wanted) }
 func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
 	s := &sent{batch: b, acked: acked}
 	room := func() bool {
-		return q.usual() < q.client.cfg.InFlight || q.client.answers.slow() && q.client.extras.take(s)
+		return q.usual() < q.client.cfg.InFlight || q.client.answers.slow() && q.heavy() < maxHeavy && q.client.extras.take(s)
 	}
 	if q.overtakes(b) {
 		room = q.idle
@@ -105,7 +105,7 @@ func (q *Queue) wait(ctx context.Context, room func() bool) error {
 			return nil
 		}
 		select {
-		case <-q.acks:
+		case <-q.news:
 		case <-q.ctx.Done():
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for batches to be acknowledged: %w", ctx.Err())
@@ -120,6 +120,16 @@ func (q *Queue) idle() bool { return len(q.pending) == 0 }
 func (q *Queue) usual() (n int) {
 	for _, s := range q.pending {
 		if !s.extra {
+			n++
+		}
+	}
+	return n
+}
+
+// heavy is how many batches that are not acknowledged take memory for all of their entries, see letGo. order is held.
+func (q *Queue) heavy() (n int) {
+	for _, s := range q.pending {
+		if !s.batch.packed.Load() {
 			n++
 		}
 	}
@@ -172,9 +182,13 @@ func (q *Queue) giveUp() error {
 // deliver pushes one batch to its end and acknowledges what is due.
 func (q *Queue) deliver(s *sent) {
 	d := newDelivery(q.client, s.batch)
-	if err := d.run(q.ctx); err != nil {
-		return // abandoned: the batch stays pending, which holds back all after it
+	if err := d.run(q.ctx); err != nil { // the batch stays pending, which holds back all after it
+		if q.ctx.Err() == nil {
+			q.client.cfg.Logger.Error("a batch cannot be pushed; please report this bug, and restart the agent", "path", q.name, "error", err)
+		}
+		return
 	}
+	s.batch.letGo()
 	q.order.Lock()
 	defer q.order.Unlock()
 	q.stretch.note(q.client.cfg.Logger.With("path", q.name, "dead_letters", q.client.cfg.DeadLetterFile), d.refused, s.batch.Len()+len(s.batch.buried))
@@ -188,17 +202,17 @@ func (q *Queue) deliver(s *sent) {
 		q.client.extras.release(head)
 	}
 	select {
-	case q.acks <- struct{}{}:
+	case q.news <- struct{}{}:
 	default:
 	}
 }
 
-// recycle keeps b for Batch: InFlight of them, which with the one being filled is what is needed but for extras.
+// recycle keeps b for Batch. As many are kept as were under way: without their entries, they are small.
 func (q *Queue) recycle(b *Batch) {
 	b.Reset()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.free) < q.client.cfg.InFlight {
+	if len(q.free) < q.client.cfg.InFlight+maxExtras {
 		q.free = append(q.free, b)
 	}
 }

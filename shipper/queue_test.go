@@ -41,15 +41,12 @@ func (g *gate) script(request lokitest.Request) lokitest.Reply {
 	return lokitest.After(released, lokitest.OK())
 }
 
-// awaitSettled returns when the batch with the line is settled, whether acknowledged or not.
-func awaitSettled(t *testing.T, q *Queue, line string) {
+// awaitSettled returns when a batch is settled, whether acknowledged or not.
+func awaitSettled(t *testing.T, q *Queue, b *Batch) {
 	t.Helper()
 	for t.Context().Err() == nil {
 		q.order.Lock()
-		i := slices.IndexFunc(q.pending, func(s *sent) bool {
-			e, err := readEntry(s.batch.records[0].wire)
-			return err == nil && string(e.Line) == line
-		})
+		i := slices.IndexFunc(q.pending, func(s *sent) bool { return s.batch == b })
 		settled := i < 0 || q.pending[i].settled
 		q.order.Unlock()
 		if settled {
@@ -64,8 +61,10 @@ func TestAcknowledgedInTheOrderOfSend(t *testing.T) {
 	g := newGate()
 	r.server.Answer(g.script)
 	var acked []string
+	batches := map[string]*Batch{}
 	for _, line := range []string{"a", "b", "c"} {
-		if err := r.queue.Send(t.Context(), r.batch(line), func() { acked = append(acked, line) }); err != nil {
+		batches[line] = r.batch(line)
+		if err := r.queue.Send(t.Context(), batches[line], func() { acked = append(acked, line) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,9 +72,9 @@ func TestAcknowledgedInTheOrderOfSend(t *testing.T) {
 		<-g.arrived
 	}
 	close(g.of("c"))
-	awaitSettled(t, r.queue, "c")
+	awaitSettled(t, r.queue, batches["c"])
 	close(g.of("b"))
-	awaitSettled(t, r.queue, "b")
+	awaitSettled(t, r.queue, batches["b"])
 	r.queue.order.Lock()
 	if len(acked) > 0 {
 		t.Errorf("%v acknowledged while the push before it is under way", acked)
@@ -95,14 +94,16 @@ func TestBackpressure(t *testing.T) {
 	r := newRig(t, nil)
 	g := newGate()
 	r.server.Answer(g.script)
+	batches := map[string]*Batch{}
 	for _, line := range []string{"a", "b"} {
-		if err := r.queue.Send(t.Context(), r.batch(line), func() {}); err != nil {
+		batches[line] = r.batch(line)
+		if err := r.queue.Send(t.Context(), batches[line], func() {}); err != nil {
 			t.Fatal(err)
 		}
 		<-g.arrived
 	}
 	close(g.of("b"))
-	awaitSettled(t, r.queue, "b")
+	awaitSettled(t, r.queue, batches["b"])
 	sent := make(chan error)
 	go func() { sent <- r.queue.Send(t.Context(), r.batch("c"), func() {}) }()
 	given, cancel := context.WithCancel(t.Context())
@@ -159,14 +160,16 @@ func TestDrainGivesUp(t *testing.T) {
 		return lokitest.OK()
 	})
 	var acked []string
+	batches := map[string]*Batch{}
 	for _, line := range []string{"a", "hangs", "b"} {
-		if err := r.queue.Send(t.Context(), r.batch(line), func() { acked = append(acked, line) }); err != nil {
+		batches[line] = r.batch(line)
+		if err := r.queue.Send(t.Context(), batches[line], func() { acked = append(acked, line) }); err != nil {
 			t.Fatal(err)
 		}
 		<-arrived
 	}
-	awaitSettled(t, r.queue, "a")
-	awaitSettled(t, r.queue, "b")
+	awaitSettled(t, r.queue, batches["a"])
+	awaitSettled(t, r.queue, batches["b"])
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := r.queue.Drain(ended)

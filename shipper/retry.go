@@ -124,6 +124,9 @@ func (d *delivery) deliver(ctx context.Context, spans []span) error {
 			continue
 		}
 		rest, err := d.push(ctx, s)
+		if err == nil && len(rest) > 0 {
+			err = d.restore()
+		}
 		if err != nil {
 			return err
 		}
@@ -154,6 +157,7 @@ func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 			if !d.client.roll.admit(d.batch, s, d.client.now()) {
 				return d.batch.split(s), nil
 			}
+			d.letGo(s)
 			began := d.client.now()
 			a = d.client.post(ctx, d.body)
 			d.learn(s, a, began)
@@ -173,10 +177,7 @@ func (d *delivery) push(ctx context.Context, s span) (rest []span, err error) {
 				d.progress()
 				return d.smaller(s, a), nil
 			}
-			e, err := d.batch.entry(s.lo)
-			if err == nil {
-				err = d.bury(e, a)
-			}
+			err := d.buryLast(s, a)
 			if err == nil {
 				d.progress()
 				return nil, nil
@@ -287,6 +288,18 @@ func (d *delivery) pause(ctx context.Context, a answer) error {
 	}
 	d.client.metrics.retries.Inc()
 	return d.client.sleep(ctx, max(wait.NextBackOff(), a.after))
+}
+
+// buryLast buries the one entry that is left of a push.
+func (d *delivery) buryLast(s span, a answer) error {
+	if err := d.restore(); err != nil {
+		return err
+	}
+	e, err := d.batch.entry(s.lo)
+	if err != nil {
+		return err
+	}
+	return d.bury(e, a)
 }
 
 // bury writes an entry to the dead-letter file and counts it.

@@ -1,0 +1,125 @@
+package shipper
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/auditferry/auditferry/shipper/lokitest"
+)
+
+// While a push is under way, the memory of its entries is there for the next batch.
+func TestMemoryOfEntriesUnderWay(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		extra []Entry
+		letGo bool
+	}{
+		{"of one push", nil, true},
+		{"of two, one of them of a stream in doubt", []Entry{{Stream: `{job="new"}`, Time: testTime, Line: []byte("d")}}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			arrived, released := make(chan struct{}), make(chan struct{})
+			r.server.Answer(func(lokitest.Request) lokitest.Reply {
+				arrived <- struct{}{}
+				return lokitest.After(released, lokitest.OK())
+			})
+			b := r.batch("a", "b", "c")
+			for _, e := range row.extra {
+				b.Add(e)
+			}
+			if err := r.queue.Send(t.Context(), b, func() {}); err != nil {
+				t.Fatal(err)
+			}
+			for range 1 + len(row.extra) {
+				<-arrived
+			}
+			free := r.client.chunks.take()
+			if (free != nil) != row.letGo {
+				t.Errorf("the memory is free: %t, want %t", free != nil, row.letGo)
+			}
+			clear(free[:cap(free)]) // as the next batch would
+			close(released)
+			if err := r.queue.Drain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(strings.Fields(r.inLoki())); got != 3+len(row.extra) {
+				t.Errorf("%d entries in Loki: %s", got, r.inLoki())
+			}
+		})
+	}
+}
+
+// What is let go is read back from the body as it was, whatever the next batch has made of its memory.
+func TestRestore(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		give func(i int) Entry
+	}{
+		{"events", func(i int) Entry { return testEntry(i, fmt.Sprint("line ", i)) }},
+		{"of one stream", func(i int) Entry { return testEntry(0, fmt.Sprint("line ", i)) }},
+		{"without labels, or a line", func(i int) Entry { return Entry{Time: testTime, Stream: []string{"", "{}"}[i%2]} }},
+		{"lines longer than a chunk", func(i int) Entry { return testEntry(i, strings.Repeat(fmt.Sprint(i), chunkSize)) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			b := r.queue.Batch()
+			var want []Entry
+			for i := range 40 {
+				want = append(want, row.give(i))
+				b.Add(want[i])
+			}
+			b.group(together)
+			d := newDelivery(r.client, b)
+			var err error
+			if d.body, err = r.client.encoder.encode(nil, b, 0, b.Len()); err != nil {
+				t.Fatal(err)
+			}
+			d.letGo(span{0, b.Len()})
+			for free := r.client.chunks.take(); free != nil; free = r.client.chunks.take() {
+				clear(free[:cap(free)])
+			}
+			if err := d.restore(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range want {
+				checkReadBack(t, b, i, want[b.grouped[i]])
+			}
+			again, err := r.client.encoder.encode(nil, b, 0, b.Len())
+			if err != nil || !bytes.Equal(again, d.body) {
+				t.Errorf("the body is another one (%v)", err)
+			}
+		})
+	}
+}
+
+// A body that cannot be read back is an error, which holds up the batch: it is not taken for stored.
+func TestRestoreOfDamage(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		damage func([]byte) []byte
+	}{
+		{"nothing", func([]byte) []byte { return nil }},
+		{"not snappy", func(body []byte) []byte { return body[:len(body)-1] }},
+		{"no message", func([]byte) []byte { return []byte{3, 2 << 2, 'a', 'b', 'c'} }},
+		{"an empty message", func([]byte) []byte { return []byte{0} }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			b := r.batch("a", "b", "c")
+			b.group(together)
+			d := newDelivery(r.client, b)
+			var err error
+			if d.body, err = r.client.encoder.encode(nil, b, 0, b.Len()); err != nil {
+				t.Fatal(err)
+			}
+			d.letGo(span{0, b.Len()})
+			d.body = row.damage(d.body)
+			if err := d.restore(); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+}
