@@ -75,6 +75,11 @@ func (a *agent) watchSandbox(ctx context.Context) error {
 		if since.IsZero() {
 			since = time.Now()
 		}
+		// A file that was deleted just before may not be known as such yet.
+		if missing := endInterval - time.Since(since); missing > 0 {
+			look.Reset(missing)
+			continue
+		}
 		held, hopeless := a.held(stuck, time.Since(since) < quietPatience)
 		if len(held) == 0 || hopeless {
 			return why
