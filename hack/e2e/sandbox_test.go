@@ -346,58 +346,6 @@ func TestSandboxEndsWhenWhatItNeedsIsReplaced(t *testing.T) {
 	})
 }
 
-// landlockAs has the kernel answer to the agent's questions of its Landlock, as strace's inject takes it.
-func (c *confined) landlockAs(answer string) {
-	c.Helper()
-	if _, err := exec.LookPath("strace"); err != nil {
-		c.Skip("there is no strace, which changes what the kernel says of its Landlock")
-	}
-	c.agent.Wrapper = []string{"strace", "-D", "-f", "-qq", "-e", "trace=landlock_create_ruleset",
-		"-e", "inject=landlock_create_ruleset:" + answer, "-e", "signal=none", "-o", filepath.Join(c.dir, "strace.log"), "--"}
-}
-
-// refusesToStart starts the agent with --landlock=require, which must end with these words.
-func (c *confined) refusesToStart(words string) {
-	c.Helper()
-	c.agent.ExtraArgs = append(c.agent.ExtraArgs, "--landlock=require")
-	c.must(c.agent.Start())
-	<-c.agent.Ended()
-	if code, _ := c.agent.Stop(0); code != failure || !c.logged("auditferry: --landlock=require: "+words) {
-		c.Errorf("with --landlock=require it ended with code %d; its log is %s", code, c.agent.LogFile())
-	}
-}
-
-// TestSandboxIsNotToBeHad runs the agent on a kernel without Landlock: it says so, and with --landlock=require it does not start.
-func TestSandboxIsNotToBeHad(t *testing.T) {
-	c := newConfined(t)
-	c.landlockAs("error=EOPNOTSUPP")
-	c.must(c.agent.Start())
-	c.delivered()
-	if !c.logged("level=WARN", "not confined by Landlock", "Linux 5.13") {
-		t.Error("it does not say that it is not confined")
-	}
-	stopAgent(t, c.agent)
-	c.refusesToStart("the kernel has no Landlock")
-}
-
-// TestSandboxOfAnOlderKernel has the kernel say that its Landlock is that of Linux 5.19, twice: to the agent, and to the library. What
-// that has is applied.
-func TestSandboxOfAnOlderKernel(t *testing.T) {
-	c := newConfined(t)
-	c.landlockAs("retval=2:when=1..2")
-	c.start()
-	if !c.logged("level=WARN", "confined by Landlock in part", "abi=2", "truncation is not refused") {
-		t.Error("it does not say what its sandbox lacks")
-	}
-	c.must(os.Rename(filepath.Dir(c.auditLog), c.dir+"/away"))
-	subDir(t, c.dir, "audit")
-	c.write(1)
-	c.ends("was replaced by another directory") // so it is confined
-	c.delivered()
-	stopAgent(t, c.agent)
-	c.refusesToStart("the kernel's Landlock has ABI 2: truncation is not refused")
-}
-
 // TestSandboxCanBeTurnedOff has the agent read what Landlock would refuse.
 func TestSandboxCanBeTurnedOff(t *testing.T) {
 	c := newConfined(t, "--landlock=off")
