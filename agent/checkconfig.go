@@ -105,7 +105,7 @@ func (t *target) checkHTTPFiles() error {
 	return nil
 }
 
-// tryWriting says why a file cannot be made beside path, or path is none.
+// tryWriting says why a file cannot be made and written beside path, as on a disk that is full, or path is none.
 func tryWriting(flag, path string) error {
 	if isDir(path) {
 		return fmt.Errorf("%s=%s is a directory: name a file", flag, path)
@@ -114,9 +114,12 @@ func tryWriting(flag, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s=%s: its directory must exist and be writable: %w", flag, path, err)
 	}
-	_ = f.Close()
-	if err := os.Remove(f.Name()); err != nil {
-		return fmt.Errorf("%s=%s: %w", flag, path, err)
+	_, err = f.Write(make([]byte, 4<<10))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("%s=%s: beside it, nothing can be written: %w", flag, path, err)
 	}
 	return nil
 }

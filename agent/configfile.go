@@ -128,7 +128,11 @@ func plain(node *yaml.Node) (any, error) {
 	case node.Kind == yaml.MappingNode:
 		values := make(map[string]any)
 		for i := 0; i < len(node.Content); i += 2 {
-			values[node.Content[i].Value] = node.Content[i+1].Value
+			key, value := node.Content[i].Value, node.Content[i+1]
+			if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
+				return nil, fmt.Errorf("%s: want a word", key)
+			}
+			values[key] = value.Value
 		}
 		return values, nil
 	}

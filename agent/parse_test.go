@@ -160,6 +160,8 @@ func TestWrongUsageIsOneLineThatNamesIt(t *testing.T) {
 		{"key twice", least, "batch-wait: 1s\nbatch-wait: 2s\n", []string{"FILE", "batch-wait"}},
 		{"bad value in file", least, "\n\nbatch-wait: soon\n", []string{"FILE:3", "batch-wait", "soon"}},
 		{"no value in file", least, "batch-wait:\n", []string{"FILE:1", "batch-wait", "no value"}},
+		{"no value in a map", least, "label:\n  x: null\n", []string{"FILE:2", "x", "want a word"}},
+		{"map in a map", least, "label: {y: a, x: {y: z}}\n", []string{"FILE:1", "x", "want a word"}},
 		{"list in file", least, "- batch-wait\n", []string{"FILE:1", "loki-url:"}},
 		{"not YAML", least, "batch-wait: [\n", []string{"FILE", "line"}},
 		{"nested list", least[1:], "audit-log-path: [[a]]\n", []string{"FILE:1", "list"}},
