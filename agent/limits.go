@@ -44,7 +44,7 @@ func limitMemory(cfg *Config, destinations int) {
 }
 
 // heapLimit is what the heap may hold, in bytes, under the limit of a cgroup. Of each path one batch is being filled, and others
-// are on their way, for each destination. The extra ones of a slow Loki get no room of their own, as they take little.
+// are on their way, for each destination. The extra ones of a slow Loki get no room of their own, as they mostly take little.
 func heapLimit(cfg *Config, destinations int, cgroup memlimit.Provider) int64 {
 	followers, batches := int64(len(cfg.AuditLogPath)*destinations), int64(1+cmp.Or(cfg.PushesInFlight, shipper.UsualInFlight))
 	limit := heapBase + followers*(heapPerPath+batches*heapOfBatch(cfg.BatchSize))

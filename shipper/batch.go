@@ -43,7 +43,7 @@ func (s *stream) in(p span) bool { return p.lo < s.first+s.count && s.first < p.
 
 // A record is one entry of a batch.
 type record struct {
-	wire   []byte // as it stands in the message of its stream, see appendEntry
+	wire   []byte // as it stands in the message of its stream, see appendEntry; nil while the batch is packed
 	line   int    // bytes of the line
 	size   int    // what Loki counts: line and structured metadata
 	stream int32  // index into streams
@@ -51,8 +51,8 @@ type record struct {
 }
 
 // A Batch collects entries for one push. The zero Batch is empty and ready for use. Entries are encoded as they are added,
-// into chunks of memory that Reset keeps, so adding costs one copy and, once the batch has been filled before, no
-// allocation. A Batch is not safe for concurrent use.
+// into chunks of memory that are used again once the batch is on its way, so adding costs one copy and, once the batch has been filled
+// before, no allocation. A Batch is not safe for concurrent use.
 type Batch struct {
 	arena   arena
 	records []record // in the order of Add
@@ -61,7 +61,7 @@ type Batch struct {
 	recent  recent
 	bytes   int
 	packed  atomic.Bool   // its entries are there only as the body of a push, see letGo
-	news    chan struct{} // of its queue
+	news    chan struct{} // of the queue that sends it
 
 	buried  []burial
 	grouped []int32 // indexes of records in the order of streams; see group

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,9 +88,8 @@ type Client struct {
 	encoder *encoder
 	answers answerTime
 	extras  extras
-	lanes   atomic.Int64 // that are open, see lanesIfSlow
-	chunks  spares       // of batches
-	bodies  spares       // of pushes
+	chunks  spares // of batches
+	bodies  spares // of pushes
 	letters *deadLetters
 	pace    *pace
 	// throttle and sizes are what is known of the limits that Loki, or a gateway before it, has for the tenant.
@@ -218,7 +216,7 @@ func (c *Client) post(ctx context.Context, packed []byte) answer {
 	took := c.now().Sub(start)
 	c.metrics.attempt(a, took)
 	if a.meaning == stored {
-		c.answers.note(took)
+		c.answers.note(took, len(packed))
 	}
 	return a
 }

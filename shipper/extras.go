@@ -14,17 +14,19 @@ const (
 	maxHeavy = 4
 	// slowAnswer is what makes a Loki slow: with two batches of 1 MiB under way, it then takes no more than 40 MiB a second.
 	slowAnswer = 50 * time.Millisecond
+	// largePush is how many bytes a body has whose quick answer shows that Loki is not slow: a batch of 1 MiB makes some 200 KiB.
+	largePush = 64 << 10
 )
 
 // answerTime is how long Loki takes to acknowledge a push, in nanoseconds: a mean in which older answers weigh less and less, and
-// which a quicker answer sets at once. For an agent whose processor time is used up sees answers late, by up to a tenth of a
-// second, though not all of them; and more batches under way would cost it more time yet.
+// which a quicker one to a large push sets at once. For an agent whose processor time is used up sees answers late, by up to a tenth
+// of a second, though not all of them; and more batches under way would cost it more time yet.
 type answerTime struct{ mean atomic.Int64 }
 
-// note counts an answer. Of two at the same moment one may be lost, which matters little.
-func (a *answerTime) note(took time.Duration) {
+// note counts an answer to a push of so many bytes. Of two at the same moment one may be lost, which matters little.
+func (a *answerTime) note(took time.Duration, bytes int) {
 	mean := a.mean.Load()
-	if mean == 0 || int64(took) < mean {
+	if mean == 0 || int64(took) < mean && bytes >= largePush {
 		mean = int64(took)
 	}
 	a.mean.Store(mean + (int64(took)-mean)/8)

@@ -25,7 +25,7 @@ func TestBatchesUnderWay(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRig(t, row.change)
-			r.client.answers.note(row.answer)
+			r.client.answers.note(row.answer, largePush)
 			g := newGate()
 			r.server.Answer(g.script)
 			second := r.client.NewQueue("second.log")
@@ -78,8 +78,8 @@ func TestExtrasAreGivenBack(t *testing.T) {
 	if taken := r.client.extras.taken.Load(); taken != 0 {
 		t.Errorf("%d extras are still taken", taken)
 	}
-	if kept := len(r.queue.free); kept > n {
-		t.Errorf("%d batches are kept", kept)
+	if kept := len(r.queue.free); kept != n {
+		t.Errorf("%d batches are kept, want %d", kept, n)
 	}
 }
 
@@ -88,7 +88,7 @@ func (r *rig) slow() {
 	var looks atomic.Int64
 	began := r.client.now()
 	r.client.now = func() time.Time { return began.Add(time.Duration(looks.Add(1)) * slowAnswer) }
-	r.client.answers.note(slowAnswer)
+	r.client.answers.note(slowAnswer, largePush)
 }
 
 // fill sends batches until it would have to wait, and gives how many.
@@ -117,7 +117,8 @@ func TestNothingIsLentForHeavyBatches(t *testing.T) {
 	g := newGate()
 	r.server.Answer(g.script)
 	send := func(ctx context.Context, n int) error {
-		b := r.batch(fmt.Sprintf("a%d", n))
+		b := new(Batch) // of nobody's yet, as one of another queue
+		b.Add(testEntry(0, fmt.Sprintf("a%d", n)))
 		b.Add(Entry{Stream: fmt.Sprintf(`{new="%d"}`, n), Time: testTime, Line: fmt.Appendf(nil, "b%d", n)})
 		return r.queue.Send(ctx, b, func() {})
 	}
@@ -137,7 +138,7 @@ func TestNothingIsLentForHeavyBatches(t *testing.T) {
 	go func() { lent <- send(t.Context(), maxHeavy) }()
 	close(g.of("a2"))
 	close(g.of("b2"))
-	if err := <-lent; err != nil {
+	if err := <-lent; err != nil { // though nothing is acknowledged
 		t.Fatal(err)
 	}
 	for n := range maxHeavy + 1 {
@@ -154,28 +155,74 @@ func TestNothingIsLentForHeavyBatches(t *testing.T) {
 	}
 }
 
+// Who waits with another batch is told as soon as one of those before it is let go, though nothing is answered yet; and a batch may come
+// from anywhere.
+func TestWhatIsLetGoIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	r.slow()
+	g := newGate()
+	r.server.Answer(g.script)
+	send := func(ctx context.Context, line string) error {
+		b := new(Batch)
+		b.Add(testEntry(0, line))
+		return r.queue.Send(ctx, b, func() {})
+	}
+	r.client.encoder.mu.Lock() // so all are heavy
+	lines := []string{"a", "b", "c", "d"}
+	for _, line := range lines {
+		if err := send(t.Context(), line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := send(full, "x"); !errors.Is(err, context.Canceled) {
+		t.Fatalf("one more was sent (%v)", err)
+	}
+	r.client.encoder.mu.Unlock()
+	for range lines {
+		<-g.arrived
+	}
+	select {
+	case <-r.queue.news: // that a Send waits for
+	default:
+		t.Error("nobody is told")
+	}
+	if err := send(t.Context(), "e"); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range append(lines, "e") {
+		close(g.of(line))
+	}
+	if err := r.queue.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // One quick answer in six shows that Loki is not slow: an agent that has used up its share of the processor sees the others late.
 func TestAnswersSeenLate(t *testing.T) {
 	const late, quick = 90 * time.Millisecond, 10 * time.Millisecond
 	for _, row := range []struct {
 		name  string
 		every int // how many answers there are for each quick one
+		bytes int // of the push that is answered quickly
 		slow  bool
 	}{
-		{"each is quick", 1, false},
-		{"one in two", 2, false},
-		{"one in six", 6, false},
-		{"one in twenty", 20, true},
+		{"each is quick", 1, largePush, false},
+		{"one in two", 2, largePush, false},
+		{"one in six", 6, largePush, false},
+		{"one in twenty", 20, largePush, true},
+		{"one in six, to small pushes", 6, largePush - 1, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var answers answerTime
 			slow := false
 			for n := range 10 * row.every {
-				took := late
 				if n%row.every == 0 {
-					took = quick
+					answers.note(quick, row.bytes)
+				} else {
+					answers.note(late, largePush)
 				}
-				answers.note(took)
 				slow = slow || answers.slow()
 			}
 			if slow != row.slow {

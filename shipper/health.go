@@ -11,7 +11,7 @@ import (
 
 // A Trouble is why pushes do not go through.
 type Trouble struct {
-	// Reason is one word: unavailable, rate_limited, not_stored, dead_letter, or http_ and the status, such as http_401.
+	// Reason is one word: unavailable, rate_limited, not_stored, dead_letter, bug, or http_ and the status, such as http_401.
 	Reason string
 	// Since is when the first push of the stretch began to fail.
 	Since time.Time

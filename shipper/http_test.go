@@ -352,3 +352,11 @@ func TestA413BeforeTheBodyIsRead(t *testing.T) {
 		t.Errorf("%d entries in Loki", len(r.server.Entries()))
 	}
 }
+
+// A start makes dozens of connections, which are not kept for long.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	c := newRig(t, nil).client
+	if transport, ok := c.http.Transport.(*http.Transport); !ok || transport.IdleConnTimeout != idleConnection {
+		t.Errorf("the transport is %+v", c.http.Transport)
+	}
+}

@@ -10,7 +10,7 @@ import (
 // memory. Where Loki turns out to be slow, or a stream had to wait for its pace, each answer lets one more begin.
 const (
 	lanesAtFirst = 4  // of each batch
-	lanesIfSlow  = 64 // of a client
+	lanesIfSlow  = 64 // of a queue, beyond these
 )
 
 // lanes deliver lists of spans side by side, the spans of each list one after the other. The lists have no stream in common.
@@ -41,22 +41,26 @@ func (l *lanes) wait() error {
 	return errors.Join(l.errs...)
 }
 
-// more begins a lane beyond the first ones, if the client may have one more.
-func (l *lanes) more(ctx context.Context) {
-	if l.d.client.lanes.Load() < lanesIfSlow {
-		l.open(ctx)
+// open begins a lane, unless there is nothing for it to do.
+func (l *lanes) open(ctx context.Context) {
+	if first, ok := l.take(); ok {
+		l.all.Go(func() { l.run(ctx, first) })
 	}
 }
 
-// open begins a lane, unless there is nothing for it to do.
-func (l *lanes) open(ctx context.Context) {
-	first, ok := l.take()
-	if !ok {
+// more is open for one beyond the first ones, if the queue may have it.
+func (l *lanes) more(ctx context.Context) {
+	if l.d.lanes.Add(1) > lanesIfSlow {
+		l.d.lanes.Add(-1)
 		return
 	}
-	l.d.client.lanes.Add(1)
+	first, ok := l.take()
+	if !ok {
+		l.d.lanes.Add(-1)
+		return
+	}
 	l.all.Go(func() {
-		defer l.d.client.lanes.Add(-1)
+		defer l.d.lanes.Add(-1)
 		l.run(ctx, first)
 	})
 }

@@ -1,14 +1,15 @@
 package shipper
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/golang/snappy"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// letGo gives back the memory of the entries of a batch that is pushed as a whole, as nearly all are, once the body is made. The
-// body has all of it, in a fifth of the space, and nothing else is needed as long as Loki takes its time, or is away. And the next
+// letGo gives back the memory of the entries of a batch that is pushed as a whole, as nearly all are, when the body is about to be sent.
+// The body has all of it, in a fifth of the space, and nothing else is needed as long as Loki takes its time, or is away. And the next
 // batch is filled in the same memory, while that is still in the processor's cache.
 func (d *delivery) letGo(s span) {
 	if d.batch.packed.Load() || s.len() < d.batch.Len() {
@@ -40,7 +41,6 @@ func (d *delivery) restore() error {
 	if err != nil {
 		return fmt.Errorf("reading back a push: %w", err)
 	}
-	d.batch.packed.Store(false)
 	for i := range d.batch.streams {
 		_, _, tag := protowire.ConsumeTag(message)
 		stream, n := protowire.ConsumeBytes(message[max(tag, 0):])
@@ -52,7 +52,23 @@ func (d *delivery) restore() error {
 			return err
 		}
 	}
+	d.batch.packed.Store(false)
 	return nil
+}
+
+// restoreAnyhow is restore, but ends with an error only if ctx ends before: a body that cannot be read back, which takes a bug, or
+// broken memory, holds up the batch, and all after it, and that is told.
+func (d *delivery) restoreAnyhow(ctx context.Context) error {
+	for {
+		err := d.restore()
+		if err == nil {
+			return nil
+		}
+		d.client.health.begin(d, "bug", err.Error()+": please report this, and start the agent again", err)
+		if err := d.pause(ctx, answer{meaning: misconfigured}); err != nil {
+			return err
+		}
+	}
 }
 
 // restore takes the entries of a stream from its message.

@@ -2,9 +2,12 @@ package shipper
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/auditferry/auditferry/shipper/lokitest"
 )
@@ -21,7 +24,7 @@ func TestMemoryOfEntriesUnderWay(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRig(t, nil)
-			arrived, released := make(chan struct{}), make(chan struct{})
+			arrived, released := make(chan struct{}, 2), make(chan struct{})
 			r.server.Answer(func(lokitest.Request) lokitest.Reply {
 				arrived <- struct{}{}
 				return lokitest.After(released, lokitest.OK())
@@ -78,6 +81,11 @@ func TestRestore(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.letGo(span{0, b.Len()})
+			for i := range b.records {
+				if b.records[i].wire != nil {
+					t.Fatal("an entry holds memory")
+				}
+			}
 			for free := r.client.chunks.take(); free != nil; free = r.client.chunks.take() {
 				clear(free[:cap(free)])
 			}
@@ -121,5 +129,30 @@ func TestRestoreOfDamage(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// What cannot be read back holds up its batch, and is told, until the agent is stopped.
+func TestRestoreThatFailsIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	b := r.batch("a", "b", "c")
+	b.group(together)
+	d := newDelivery(r.client, b)
+	d.body = []byte("no body")
+	b.letGo()
+	ctx, cancel := context.WithCancel(t.Context())
+	pauses := 0
+	r.client.sleep = func(ctx context.Context, _ time.Duration) error {
+		if pauses++; pauses == 3 {
+			cancel()
+		}
+		return ctx.Err()
+	}
+	if err := d.restoreAnyhow(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	var trouble *Trouble
+	if err := r.client.State(); !errors.As(err, &trouble) || trouble.Reason != "bug" || pauses != 3 {
+		t.Errorf("after %d pauses the state is %v", pauses, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,7 @@ type Queue struct {
 	ctx     context.Context // of all pushes; ends when a Drain gives up
 	abandon context.CancelFunc
 	pushes  sync.WaitGroup
+	lanes   atomic.Int64 // that are open beyond the first ones of each batch
 
 	// order is held while acked functions run, so that they run one at a time and in order.
 	order   sync.Mutex
@@ -51,7 +53,7 @@ func (q *Queue) Batch() *Batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.free) == 0 {
-		return &Batch{arena: arena{store: &q.client.chunks}, news: q.news}
+		return &Batch{arena: arena{store: &q.client.chunks}}
 	}
 	b := q.free[len(q.free)-1]
 	q.free = q.free[:len(q.free)-1]
@@ -77,6 +79,7 @@ func (q *Queue) Send(ctx context.Context, b *Batch, acked func()) error {
 	if err := q.wait(ctx, room); err != nil {
 		return err
 	}
+	b.news = q.news
 	q.order.Lock()
 	q.pending = append(q.pending, s)
 	q.order.Unlock()
@@ -182,11 +185,9 @@ func (q *Queue) giveUp() error {
 // deliver pushes one batch to its end and acknowledges what is due.
 func (q *Queue) deliver(s *sent) {
 	d := newDelivery(q.client, s.batch)
-	if err := d.run(q.ctx); err != nil { // the batch stays pending, which holds back all after it
-		if q.ctx.Err() == nil {
-			q.client.cfg.Logger.Error("a batch cannot be pushed; please report this bug, and restart the agent", "path", q.name, "error", err)
-		}
-		return
+	d.lanes = &q.lanes
+	if err := d.run(q.ctx); err != nil {
+		return // abandoned: the batch stays pending, which holds back all after it
 	}
 	s.batch.letGo()
 	q.order.Lock()

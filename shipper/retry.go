@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -36,6 +37,7 @@ type delivery struct {
 	pauses   *backoff.ExponentialBackOff
 	failures int // attempts in a row
 	refused  refusedEntries
+	lanes    *atomic.Int64
 	paced    bool // a push had to wait for the pace of a stream
 	bug      bool // 422 was logged
 }
@@ -125,7 +127,7 @@ func (d *delivery) deliver(ctx context.Context, spans []span) error {
 		}
 		rest, err := d.push(ctx, s)
 		if err == nil && len(rest) > 0 {
-			err = d.restore()
+			err = d.restoreAnyhow(ctx)
 		}
 		if err != nil {
 			return err

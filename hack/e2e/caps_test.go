@@ -25,8 +25,8 @@ var (
 
 const (
 	slowLoki = 100 * time.Millisecond
-	// inFlight is what the agent has under way at the most, by default: two pushes of 1 MiB.
-	inFlight = 2 << 20
+	// inFlight is what the agent has under way at the least while Loki is slow: four pushes of 1 MiB.
+	inFlight = 4 << 20
 
 	steadyRate = 500 // events a second
 	steadyTime = time.Minute
