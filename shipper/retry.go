@@ -37,9 +37,9 @@ type delivery struct {
 	pauses   *backoff.ExponentialBackOff
 	failures int // attempts in a row
 	refused  refusedEntries
-	lanes    *atomic.Int64
-	paced    bool // a push had to wait for the pace of a stream
-	bug      bool // 422 was logged
+	lanes    *atomic.Int64 // of the queue, beyond the first ones
+	paced    bool          // a push had to wait for the pace of a stream
+	bug      bool          // 422 was logged
 }
 
 // refusedEntries are the dead letters of a batch.
