@@ -29,7 +29,7 @@ type lanes struct {
 func (d *delivery) begin(ctx context.Context, lists [][]span) *lanes {
 	l := &lanes{d: d, lists: lists}
 	for range lanesAtFirst {
-		l.open(ctx)
+		l.open(ctx, func() {})
 	}
 	return l
 }
@@ -41,28 +41,27 @@ func (l *lanes) wait() error {
 	return errors.Join(l.errs...)
 }
 
-// open begins a lane, unless there is nothing for it to do.
-func (l *lanes) open(ctx context.Context) {
-	if first, ok := l.take(); ok {
-		l.all.Go(func() { l.run(ctx, first) })
-	}
-}
-
-// more is open for one beyond the first ones, if the queue may have it.
-func (l *lanes) more(ctx context.Context) {
-	if l.d.lanes.Add(1) > lanesIfSlow {
-		l.d.lanes.Add(-1)
-		return
-	}
+// open begins a lane, unless there is nothing for it to do, and calls ended when it is over.
+func (l *lanes) open(ctx context.Context, ended func()) {
 	first, ok := l.take()
 	if !ok {
-		l.d.lanes.Add(-1)
+		ended()
 		return
 	}
 	l.all.Go(func() {
-		defer l.d.lanes.Add(-1)
+		defer ended()
 		l.run(ctx, first)
 	})
+}
+
+// more opens a lane beyond the first ones, if the queue may have it.
+func (l *lanes) more(ctx context.Context) {
+	giveBack := func() { l.d.lanes.Add(-1) }
+	if l.d.lanes.Add(1) > lanesIfSlow {
+		giveBack()
+		return
+	}
+	l.open(ctx, giveBack)
 }
 
 // run delivers a list, and others for as long as there are any.

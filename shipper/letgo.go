@@ -2,6 +2,7 @@ package shipper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/golang/snappy"
@@ -41,16 +42,20 @@ func (d *delivery) restore() error {
 	if err != nil {
 		return fmt.Errorf("reading back a push: %w", err)
 	}
-	for i := range d.batch.streams {
-		_, _, tag := protowire.ConsumeTag(message)
-		stream, n := protowire.ConsumeBytes(message[max(tag, 0):])
-		if tag < 0 || n < 0 {
-			return fmt.Errorf("reading back a push: %w", protowire.ParseError(min(tag, n)))
+	streams := d.batch.streams
+	err = eachField(message, func(_ byte, stream []byte, _ uint64) error {
+		if len(streams) == 0 {
+			return errors.New("reading back a push: it has more streams than the batch")
 		}
-		message = message[tag+n:]
-		if err := d.batch.restore(&d.batch.streams[i], stream); err != nil {
-			return err
-		}
+		s := &streams[0]
+		streams = streams[1:]
+		return d.batch.restore(s, stream)
+	})
+	if err == nil && len(streams) > 0 {
+		err = errors.New("reading back a push: it has fewer streams than the batch")
+	}
+	if err != nil {
+		return err
 	}
 	d.batch.packed.Store(false)
 	return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/auditferry/auditferry/shipper/lokitest"
+	"github.com/golang/snappy"
 )
 
 // While a push is under way, the memory of its entries is there for the next batch.
@@ -74,13 +75,7 @@ func TestRestore(t *testing.T) {
 				want = append(want, row.give(i))
 				b.Add(want[i])
 			}
-			b.group(together)
-			d := newDelivery(r.client, b)
-			var err error
-			if d.body, err = r.client.encoder.encode(nil, b, 0, b.Len()); err != nil {
-				t.Fatal(err)
-			}
-			d.letGo(span{0, b.Len()})
+			d := r.packed(b)
 			for i := range b.records {
 				if b.records[i].wire != nil {
 					t.Fatal("an entry holds memory")
@@ -103,6 +98,19 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// packed gives the delivery of a batch that is let go.
+func (r *rig) packed(b *Batch) *delivery {
+	r.t.Helper()
+	b.group(together)
+	d := newDelivery(r.client, b)
+	var err error
+	if d.body, err = r.client.encoder.encode(nil, b, 0, b.Len()); err != nil {
+		r.t.Fatal(err)
+	}
+	d.letGo(span{0, b.Len()})
+	return d
+}
+
 // A body that cannot be read back is an error, which holds up the batch: it is not taken for stored.
 func TestRestoreOfDamage(t *testing.T) {
 	for _, row := range []struct {
@@ -112,18 +120,19 @@ func TestRestoreOfDamage(t *testing.T) {
 		{"nothing", func([]byte) []byte { return nil }},
 		{"not snappy", func(body []byte) []byte { return body[:len(body)-1] }},
 		{"no message", func([]byte) []byte { return []byte{3, 2 << 2, 'a', 'b', 'c'} }},
-		{"an empty message", func([]byte) []byte { return []byte{0} }},
+		{"no stream", func([]byte) []byte { return []byte{0} }},
+		{"twice as many streams", func(body []byte) []byte {
+			message, err := snappy.Decode(nil, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return snappy.Encode(nil, append(message, message...))
+		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRig(t, nil)
 			b := r.batch("a", "b", "c")
-			b.group(together)
-			d := newDelivery(r.client, b)
-			var err error
-			if d.body, err = r.client.encoder.encode(nil, b, 0, b.Len()); err != nil {
-				t.Fatal(err)
-			}
-			d.letGo(span{0, b.Len()})
+			d := r.packed(b)
 			d.body = row.damage(d.body)
 			if err := d.restore(); err == nil {
 				t.Error("no error")
