@@ -84,6 +84,12 @@ func (r *run) waitDelivered() {
 	}
 }
 
+// waitAcknowledged waits, once all is delivered, until the agent counts it as done.
+func (r *run) waitAcknowledged() {
+	r.Helper()
+	r.eventually("all is acknowledged", func() bool { return r.metric("auditferry_lag_bytes") == 0 })
+}
+
 // verdict is what a log query over everything shows.
 type verdict struct {
 	written, delivered int

@@ -56,6 +56,7 @@ func refusesSome(r *run) {
 			r.Errorf("line %d: it is a dead letter: %t", n, dead)
 		}
 	}
+	r.waitAcknowledged()
 	if dropped := int(r.metric("auditferry_dropped_entries_total")); dropped != refused {
 		r.Errorf("auditferry_dropped_entries_total is %d, Loki refused %d events", dropped, refused)
 	}
