@@ -51,8 +51,9 @@ func refusesSome(r *run) {
 		r.Errorf("%d pushes were refused, want at least %d", n, refused)
 	}
 	r.waitDelivered()
+	letters := r.look().dead
 	for n, line := range r.ledger.list() {
-		if dead := r.look().dead[line.hash]; dead != (n%500 == 250) {
+		if dead := letters[line.hash]; dead != (n%500 == 250) {
 			r.Errorf("line %d: it is a dead letter: %t", n, dead)
 		}
 	}
