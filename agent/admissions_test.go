@@ -222,6 +222,28 @@ func TestAdmissionsAfterACopyIsRead(t *testing.T) {
 	}
 }
 
+// Where reading goes back to a copy, the files that were read are left out between that copy and what is new. What was admitted by
+// an event in one of them still is, in the new file.
+func TestAdmissionsAfterACopyAndLeftOutFiles(t *testing.T) {
+	n := newNode(t)
+	n.write("audit.log", admitting(0, 404))
+	n.start()
+	n.wait(1)
+	n.write("audit.log.1", admitting(0, 404)) // not read: it has nothing new
+	n.write("audit.log", admitting(1, 200))
+	n.wait(2)
+	if err := os.Truncate(n.path("audit.log"), 0); err != nil {
+		t.Fatal(err)
+	}
+	n.until("the copy is read", func() bool { return n.loki.Arrivals() >= 3 })
+	n.write("audit.log", admitting(2, 404))
+	for _, e := range n.wait(3) {
+		if got, want := e.Labels["resource"], e.Line == admitting(0, 404); (got == audit.Other) != want {
+			t.Errorf("%s is of %s", e.Line, got)
+		}
+	}
+}
+
 // A destination whose own position is lost, and which is alone by then, sends everything again as it was, though what admitted it
 // is not there any more.
 func TestAdmissionsOutliveThePositionOfOneOfSeveral(t *testing.T) {

@@ -120,8 +120,11 @@ func (f *follower) add(ctx context.Context, line *tailer.Line) error {
 	if line.Gap != nil {
 		f.missed(*line.Gap)
 	}
-	if line.Again {
+	switch {
+	case line.Again:
 		f.describe.Again()
+	case line.End.FirstLine != f.end.FirstLine:
+		f.describe.NextFile()
 	}
 	var err error
 	begins := true // what is torn or glued was not written at once: the times of what comes after it tell nothing

@@ -42,8 +42,8 @@ type admittedResource struct {
 }
 
 // bound gives the time from which on events make it admitted that do not show themselves that the server has it, where that goes
-// by time. Whatever their times, those before the first event that shows it do not, and those after it do. If reading begins after
-// that one, at an event of the time first, all do.
+// by time. Whatever their times, those before the first event that shows it do not, and those after it do. If that one is before
+// the file that is read, of which first is the time of the first event, all do.
 func (r *admittedResource) bound(first time.Time) time.Time {
 	switch {
 	case r.shown:

@@ -239,4 +239,21 @@ func TestAdmissionsByTime(t *testing.T) {
 			t.Errorf("without what showed it, after a restart: %s", got)
 		}
 	}
+	d.Again()
+	for _, c := range []struct {
+		second int
+		next   bool // another file begins with it
+		want   string
+	}{
+		{10, true, Other}, {13, false, Other}, // the one that shows it may still come
+		{13, true, "x.io/things"}, {14, false, "x.io/things"},
+		{11, true, Other},
+	} {
+		if c.next {
+			d.NextFile()
+		}
+		if got := d.Entry(at(c.second, "404"), before, 500).Resource; got != c.want {
+			t.Errorf("%+v: without what showed it, in one of several files: %s", c, got)
+		}
+	}
 }

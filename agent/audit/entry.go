@@ -70,6 +70,10 @@ func NewDescriber(cfg Config, all *Admissions, path string) (*Describer, error) 
 // nearly all of them get the labels that they had.
 func (d *Describer) Again() { d.streams.again() }
 
+// NextFile is to be called before the first line of another file. After Again, files may be left out that were read already: what
+// was admitted by events in them is told by the times in the file itself.
+func (d *Describer) NextFile() { d.streams.nextFile() }
+
 // Entry describes one line, which has no newline, as it is; previous is the time of the line before it, and at its position,
 // see Entries. It never fails: what is not one JSON object is Malformed. Entries also finds the events inside of a damaged line.
 func (d *Describer) Entry(line []byte, previous time.Time, at int64) (entry Entry) {

@@ -59,7 +59,7 @@ type streams struct {
 	// resource. It is a cache, and starts afresh when it is full; size is about how many bytes it takes.
 	known map[string]*known
 	size  int
-	first time.Time // of the first event, or the first since lines are read again
+	first time.Time // of the first event that was read of the file, or since lines are read again
 
 	key, subject, label, full, text []byte // scratch
 }
@@ -290,6 +290,12 @@ func (s *streams) admitResource(e *Event, at int64) (from int64, since time.Time
 // again is to be called before lines that may have been read before, at other positions.
 func (s *streams) again() {
 	s.all.again(s.path)
+	s.nextFile()
+}
+
+// nextFile is to be called before the first line of another file. The one that showed that a resource is served can be in one that
+// is not read this time, before this one.
+func (s *streams) nextFile() {
 	clear(s.known)
 	s.size = 0
 	s.first = time.Time{}
