@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -222,9 +223,9 @@ func TestAdmissionsAfterACopyIsRead(t *testing.T) {
 	}
 }
 
-// Where reading goes back to a copy, the files that were read are left out between that copy and what is new. What was admitted by
-// an event in one of them still is, in the new file.
-func TestAdmissionsAfterACopyAndLeftOutFiles(t *testing.T) {
+// Where reading goes back to a copy, what was read after that copy is left out. What was admitted by an event in it still is, in the
+// next file.
+func TestAdmissionsByWhatIsLeftOut(t *testing.T) {
 	n := newNode(t)
 	n.write("audit.log", admitting(0, 404))
 	n.start()
@@ -241,6 +242,29 @@ func TestAdmissionsAfterACopyAndLeftOutFiles(t *testing.T) {
 		if got, want := e.Labels["resource"], e.Line == admitting(0, 404); (got == audit.Other) != want {
 			t.Errorf("%s is of %s", e.Line, got)
 		}
+	}
+}
+
+// In ordinary rotation, labels go by position: an event in the new file has what was admitted in the old one, whatever its time.
+func TestAdmissionsAcrossRotation(t *testing.T) {
+	n := newNode(t)
+	n.write("audit.log", admitting(1, 404), admitting(2, 200))
+	n.start()
+	n.wait(2)
+	n.rotate(3)
+	n.write("audit.log", admitting(0, 404))
+	for _, e := range n.wait(3) {
+		if got, want := e.Labels["resource"], e.Line == admitting(1, 404); (got == audit.Other) != want {
+			t.Errorf("%s is of %s", e.Line, got)
+		}
+	}
+	n.stopped()
+	text, err := os.ReadFile(n.path("positions.admissions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(text, []byte(`"from":-1`)) || !bytes.Contains(text, []byte(`"things"`)) {
+		t.Errorf("admitted by position: %s", text)
 	}
 }
 

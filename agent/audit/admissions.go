@@ -42,8 +42,10 @@ type admittedResource struct {
 }
 
 // bound gives the time from which on events make it admitted that do not show themselves that the server has it, where that goes
-// by time. Whatever their times, those before the first event that shows it do not, and those after it do. If that one is before
-// the file that is read, of which first is the time of the first event, all do.
+// by time: all after the first event that shows it, whatever their times, and until that comes, those of a minute are held to be
+// before it. first is the time of the first event that was read of the file. If it is later, the one that shows it is taken to be
+// in what was read before, and all from its time on do; that is wrong for what is written out of order at the beginning of the
+// file, or of another writer's.
 func (r *admittedResource) bound(first time.Time) time.Time {
 	switch {
 	case r.shown:

@@ -247,7 +247,7 @@ func TestAdmissionsByTime(t *testing.T) {
 	}{
 		{10, true, Other}, {13, false, Other}, // the one that shows it may still come
 		{13, true, "x.io/things"}, {14, false, "x.io/things"},
-		{11, true, Other},
+		{11, true, Other}, {13, false, Other},
 	} {
 		if c.next {
 			d.NextFile()
@@ -255,5 +255,14 @@ func TestAdmissionsByTime(t *testing.T) {
 		if got := d.Entry(at(c.second, "404"), before, 500).Resource; got != c.want {
 			t.Errorf("%+v: without what showed it, in one of several files: %s", c, got)
 		}
+	}
+	d.Entry(at(12, "200"), before, 600)
+	without.Take()
+	d.NextFile()
+	if got := d.Entry(at(11, "404"), before, 700).Resource; got != "x.io/things" {
+		t.Errorf("in the file after the one with what showed it: %s", got)
+	}
+	if made := without.Take(); len(made) > 0 {
+		t.Errorf("NextFile made %v", made)
 	}
 }

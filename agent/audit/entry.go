@@ -67,11 +67,11 @@ func NewDescriber(cfg Config, all *Admissions, path string) (*Describer, error) 
 
 // Again is to be called before a line that may have been described before, at another position, and so may those after it: in a
 // log that was truncated and is read from its beginning again. What was admitted then holds by the times of events, so that
-// nearly all of them get the labels that they had.
+// nearly all of them get the labels that they had. It does what NextFile does.
 func (d *Describer) Again() { d.streams.again() }
 
-// NextFile is to be called before the first line of another file. After Again, files may be left out that were read already: what
-// was admitted by events in them is told by the times in the file itself.
+// NextFile is to be called before the first line of another file. Where what was admitted holds by time, files can be left out that
+// were read already, with the events that it was admitted by.
 func (d *Describer) NextFile() { d.streams.nextFile() }
 
 // Entry describes one line, which has no newline, as it is; previous is the time of the line before it, and at its position,
