@@ -2,9 +2,10 @@
 // snappy-compressed protobuf of 1 MiB, one push after the other, all in one stream. It reads no JSON, keeps no position,
 // retries nothing. It shares no code with the agent, which is measured against it (see ../README.md).
 //
-//	floor FILE PUSH-URL
+//	floor FILE PUSH-URL [follow]
 //
-// After the last push it waits for the end of its standard input, so that its memory can be looked at.
+// After the last push it waits for the end of its standard input, so that its memory can be looked at. With follow there is no
+// last one: it looks for more once a second, and whether the file was rotated.
 package main
 
 import (
@@ -24,19 +25,25 @@ import (
 
 func main() {
 	runtime.GOMAXPROCS(1)
-	if err := ship(os.Args[1], os.Args[2]); err != nil {
+	more := func() bool { return false }
+	if len(os.Args) > 3 {
+		second := time.NewTicker(time.Second)
+		more = func() bool { <-second.C; return true }
+	}
+	if err := ship(os.Args[1], os.Args[2], more); err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
 		os.Exit(1)
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-func ship(path, url string) error {
+// ship pushes what is in the file, and for as long as more says so, what comes.
+func ship(path, url string, more func() bool) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	var next *os.File // once file was rotated
 	buf, held := make([]byte, 1<<20), 0
 	for {
 		n, err := file.Read(buf[held:])
@@ -51,13 +58,34 @@ func ship(path, url string) error {
 		if held == len(buf) { // a line longer than the buffer
 			buf = append(buf, make([]byte, len(buf))...)
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
+		switch {
+		case errors.Is(err, io.EOF) && next != nil:
+			_ = file.Close()
+			file, next = next, nil
+		case errors.Is(err, io.EOF) && !more():
+			return file.Close()
+		case errors.Is(err, io.EOF):
+			next, err = rotated(path, file)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 	}
+}
+
+// rotated opens the file that has taken the place of the one in hand, if one has. That is read to its end first.
+func rotated(path string, file *os.File) (*os.File, error) {
+	now, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) { // between two steps of the rotation
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if is, err := file.Stat(); err != nil || os.SameFile(is, now) {
+		return nil, err
+	}
+	return os.Open(path)
 }
 
 var (
