@@ -3,21 +3,24 @@ package shipper
 // chunkSize is that of the arena's chunks: small enough that a batch of 1 MiB wastes little at its end.
 const chunkSize = 64 << 10
 
-// An arena hands out memory in a few big chunks. More than a chunk holds gets memory of its own, which goes with reset.
+// An arena hands out memory in a few big chunks. More than a chunk holds gets memory of its own.
 type arena struct {
 	store  *spares  // where chunks come from and go to with reset; one of its own if it has none
 	chunks [][]byte // each with capacity chunkSize; filled, but the last one, which is to its length
+	long   [][]byte // for one entry each, which is larger
 }
 
 // take gives n bytes, which nobody else has until reset. What they hold is left over from before.
 func (a *arena) take(n int) []byte {
+	if a.store == nil {
+		a.store = new(spares)
+	}
 	if n > chunkSize {
-		return make([]byte, n)
+		long := a.store.takeLong(n)
+		a.long = append(a.long, long)
+		return long[:n:n]
 	}
 	if last := len(a.chunks) - 1; last < 0 || n > chunkSize-len(a.chunks[last]) {
-		if a.store == nil {
-			a.store = new(spares)
-		}
 		chunk := a.store.take()
 		if chunk == nil {
 			chunk = make([]byte, 0, chunkSize)
@@ -31,6 +34,11 @@ func (a *arena) take(n int) []byte {
 }
 
 func (a *arena) reset() {
+	if len(a.long) > 0 {
+		a.store.giveLong(a.long)
+		clear(a.long)
+		a.long = a.long[:0]
+	}
 	if len(a.chunks) == 0 {
 		return
 	}

@@ -140,6 +140,50 @@ func TestResetLetsGo(t *testing.T) {
 	}
 }
 
+// A long entry takes the memory of one before it, which is let go when there is none for long, or if it was longer than usual.
+func TestLongEntriesShareMemory(t *testing.T) {
+	var store spares
+	b := &Batch{arena: arena{store: &store}}
+	fill := func(sizes ...int) {
+		for _, n := range sizes {
+			b.Add(Entry{Stream: "{}", Line: bytes.Repeat([]byte("x"), n)})
+		}
+		pieces := make(map[*byte]bool)
+		for _, p := range b.arena.long {
+			pieces[&p[0]] = true
+		}
+		if len(pieces) != len(b.arena.long) {
+			t.Error("two entries have the same memory")
+		}
+		b.Reset()
+	}
+	for _, row := range []struct {
+		name  string
+		times int
+		sizes []int
+		want  int // bytes of a line that are kept, or as before
+	}{
+		{"the longest of a batch", 1, []int{1 << 20, 2 << 20, 1 << 20}, 2 << 20},
+		{"it serves shorter ones, beside chunks", 3 * spareAfter, []int{1, 1 << 20, 5}, 2 << 20},
+		{"a longer one takes its place", 1, []int{3 << 20}, 3 << 20},
+		{"too long to be kept", 1, []int{keptLong + 1}, 3 << 20},
+		{"unused for a while", spareAfter, []int{chunkSize / 2}, 3 << 20},
+		{"unused for longer", 1, []int{chunkSize / 2}, 0},
+	} {
+		was := store.long
+		for range row.times {
+			fill(row.sizes...)
+		}
+		kept := len(store.long)
+		if kept < row.want || kept > row.want+100 {
+			t.Errorf("%s: %d bytes are kept, want %d", row.name, kept, row.want)
+		}
+		if kept > 0 && kept == len(was) && &store.long[0] != &was[0] {
+			t.Errorf("%s: it was made anew", row.name)
+		}
+	}
+}
+
 // Batches that are filled in turns take the memory of those that were open at a time, and what a burst took is let go.
 func TestBatchesShareChunks(t *testing.T) {
 	var store spares
