@@ -68,7 +68,7 @@ lint: $(BIN)/golangci-lint ## go vet and golangci-lint
 	$(BIN)/golangci-lint run --build-tags e2e ./...
 	cd hack/image && ../../$(BIN)/golangci-lint run -c ../../.golangci.yml ./...
 
-bench: build ## CPU, memory and latency of the agent beside the floor, in one run of about four minutes; BENCH='-only=mixed -runs=3'
+bench: build ## CPU, memory and latency of the agent beside the floor, in one run of about five minutes; BENCH='-only=mixed -runs=3'
 	@go build -o $(BIN)/ ./hack/bench ./hack/bench/floor ./hack/bench/sink
 	@$(BIN)/bench -bin $(BIN) $(BENCH)
 
