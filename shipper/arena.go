@@ -3,7 +3,7 @@ package shipper
 // chunkSize is that of the arena's chunks: small enough that a batch of 1 MiB wastes little at its end.
 const chunkSize = 64 << 10
 
-// An arena hands out memory in a few big chunks. More than a chunk holds gets memory of its own.
+// An arena hands out memory in a few big chunks. More than a chunk holds gets memory of its own, which with reset serves another.
 type arena struct {
 	store  *spares  // where chunks come from and go to with reset; one of its own if it has none
 	chunks [][]byte // each with capacity chunkSize; filled, but the last one, which is to its length
